@@ -1,0 +1,58 @@
+# The two commands of a fresh machine: `make demo` and `make test`. Only python3 (3.11+) is taken for granted.
+# ARGS goes to pytest: make test ARGS="-k preflight --no-cov"
+PY ?= python3
+ARGS ?=
+export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+UV := .venv/bin/uv
+# Nothing of this machine goes into a lock file: no index, no path. The packages resolve for Python 3.11 and newer, on any system.
+COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --upgrade \
+	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
+WHOLE := pyproject.toml --all-extras --group dev
+
+.PHONY: demo test check test-matrix bench build lock clean
+
+.venv/.stamp: pyproject.toml requirements/dev.txt $(UV)
+	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# uv itself is pinned by hash too, so that nothing unpinned is ever installed.
+$(UV): requirements/uv.txt
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "authz403 needs Python 3.11 or newer: make PY=/path/to/python3")'
+	$(PY) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+demo: .venv/.stamp
+	.venv/bin/python -m authz403 demo
+
+test: .venv/.stamp
+	.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/.stamp
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/python -m pytest --no-cov --quiet tests/test_architecture.py
+
+# The suite on the other Pythons found here, and once on the oldest dependencies that pyproject.toml allows.
+test-matrix: .venv/.stamp
+	tools/test-matrix $(ARGS)
+
+bench: .venv/.stamp
+	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; .venv/bin/python "$$bench"; done
+
+build: .venv/.stamp
+	rm -rf dist
+	.venv/bin/python -m hatchling build
+
+lock: $(UV)
+	echo uv | $(COMPILE) --output-file requirements/uv.txt -
+	$(COMPILE) --output-file requirements/dev.txt $(WHOLE)
+	$(COMPILE) --output-file requirements/oldest.txt --resolution lowest-direct $(WHOLE)
+
+clean:
+	rm -rf .venv .matrix dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,419 @@
+"""The ASGI enforcement point: a native request in, the gate's outcome out. It holds no policy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
+
+from starlette._utils import get_route_path
+from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.routing import Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from authz403.checks import current
+from authz403.cors import Headers
+from authz403.decision import Outcome, Response
+from authz403.endpoint import RULES_ALONE
+from authz403.errors import AccessDenied, ConfigurationError, Mistakes
+from authz403.gate import Gate, as_gate
+from authz403.need import How, Need
+from authz403.principal import ANONYMOUS
+from authz403.reasons import Reason
+from authz403.request import WEBSOCKET, AccessRequest
+from authz403.routing import AppRoutes, Trail, router_of
+from authz403.startup import check_app
+
+TICKETS: Final = "authz403"
+_POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
+_NOT_FOUND: Final = 404
+_STARTS_ANSWER: Final = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
+)
+
+
+class _Find:
+    """Stands for `routes_of=` not given: the routes are those of the wrapped app."""
+
+
+_FIND: Final = _Find()
+
+
+class _Met(NamedTuple):
+    """A gate that has met its app."""
+
+    gate: Gate
+    routes: AppRoutes | None
+    wanted: Mapping[bytes, str]
+
+
+class _Exchange:
+    """One request and its answer, as the outermost gate sees it; gates further in leave their outcome here."""
+
+    __slots__ = ("outcome", "started")
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.started = False
+
+
+class _Passage(NamedTuple):
+    """One gate's leave to go on: what it decided, within which exchange, and after which gates further out."""
+
+    exchange: _Exchange
+    outcome: Outcome
+    outer: tuple[Ticket, ...]
+
+
+class Ticket:
+    """What was decided on, left in the scope for the doors: a router that sees anything else runs nothing."""
+
+    __slots__ = ("exchange", "gate", "host", "method", "missing_at", "path", "trail", "type")
+
+    def __init__(self, met: _Met, passage: _Passage, trail: Trail, scope: Scope) -> None:
+        self.gate = met.gate
+        self.exchange = passage.exchange
+        self.type = scope["type"]
+        self.method = scope.get("method")
+        self.path = scope["path"]
+        self.trail = trail
+        self.host = _host(scope) if met.routes is not None and met.routes.walk.has_hosts else None
+        # The router that holds the route answers for a concealed one as if it did not.
+        self.missing_at = trail[-1][0] if passage.outcome.concealed_as_missing and trail else None
+
+
+class AuthzMiddleware:
+    """Puts a `Gate` before an ASGI app: `app.add_middleware(AuthzMiddleware, gate=gate)`, or wrapped around any app.
+
+    `gate` is a `Gate` or a function that returns one. The policy of the endpoint that will run is found through the
+    app's own routes; for an app whose routes cannot be found, `routes_of=` names the Starlette or FastAPI app inside,
+    or `None` for rules alone. Mistakes that show only now go out as `lifespan.startup.failed`, all at once; without
+    lifespan, every request is answered with 500 `misconfigured`.
+    """
+
+    def __init__(self, app: ASGIApp, *, gate: Gate | Callable[[], Gate], routes_of: object = _FIND) -> None:
+        self.app = app
+        self._gate = gate
+        self._routes_of = routes_of
+        self._met: _Met | None = None
+        self._failure: ConfigurationError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3)."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        if kind not in {"http", "websocket"}:
+            raise RuntimeError(f"authz403 does not know what to do with an ASGI scope of type {kind!r}")
+        met = self._met or self._meet()
+        if met is None:
+            await self._misconfigured(scope, send)
+            return
+        outer: tuple[Ticket, ...] = scope.get(TICKETS, ())
+        request = _access_request(scope, met.wanted)
+        trail: Trail = []
+        within = outer[-1].exchange.outcome if outer else None
+        if met.routes is None:
+            step = met.gate.decide(request, RULES_ALONE, scope, within=within)
+        else:
+            seen = {**scope, "root_path": met.routes.walk.root_path} if met.routes.walk.root_path else scope
+            step = met.gate.decide(request, met.routes, (seen, trail), within=within)
+        while isinstance(step, Need):
+            step = step.resume(await _fulfilled(step))
+        if outer:
+            await self._inside(met, outer, step, trail, scope, receive, send)
+        else:
+            await self._outermost(met, step, trail, scope, receive, send)
+
+    async def _outermost(
+        self, met: _Met, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        gate = met.gate
+        if outcome.response is not None:
+            gate.record(outcome)
+            await _respond(outcome.response, scope, send)
+            return
+        exchange = _Exchange(outcome)
+        # Routers write into the scope; a concealed refusal from inside a handler has to start over.
+        before = dict(scope) if outcome.decision.concealed else scope
+
+        async def send_on(message: Message) -> None:
+            if not exchange.started and message["type"] in _STARTS_ANSWER:
+                exchange.started = True
+                gate.record(exchange.outcome)
+                message = _with_headers(message, exchange.outcome, gate)
+            await send(message)
+
+        try:
+            await self._forward(met, _Passage(exchange, outcome, ()), trail, scope, receive, send_on)
+        except AccessDenied as denied:
+            await self._denied_inside(met, exchange, denied, trail, before, receive, send_on)
+        except Exception as error:
+            if not exchange.started:
+                if gate.cors is not None and scope["type"] == "http":
+                    await _crash_page(error, scope, receive, send_on)
+                gate.record(exchange.outcome)
+            raise
+
+    async def _inside(
+        self,
+        met: _Met,
+        outer: tuple[Ticket, ...],
+        outcome: Outcome,
+        trail: Trail,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
+        exchange = outer[-1].exchange
+        if not outcome.decision.allowed:
+            exchange.outcome = outcome
+            outcome.headers = outer[0].exchange.outcome.headers
+        if outcome.response is not None:
+            await _respond(outcome.response, scope, send)
+            return
+        await self._forward(met, _Passage(exchange, outcome, outer), trail, scope, receive, send)
+
+    async def _forward(
+        self, met: _Met, passage: _Passage, trail: Trail, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run the app, with the caller and the ticket for its doors in the scope."""
+        outcome = passage.outcome
+        who = outcome.principal or ANONYMOUS
+        scope["user"] = who
+        scope["auth"] = who.credentials
+        scope[TICKETS] = (*passage.outer, Ticket(met, passage, trail, scope))
+        if outcome.concealed_as_missing and not trail:
+            await _respond(_PLAIN_NOT_FOUND, scope, send)
+            return
+        token = current.set(outcome)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            current.reset(token)
+
+    async def _denied_inside(
+        self,
+        met: _Met,
+        exchange: _Exchange,
+        denied: AccessDenied,
+        trail: Trail,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request that a handler refused."""
+        if exchange.started:
+            met.gate.audit.error(str(denied.reason), "access was denied after the answer had started", denied)
+            if scope["type"] == "http":
+                raise denied
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            return
+        outcome = met.gate.denied_by_app(exchange.outcome, denied)
+        if outcome.response is not None:
+            await _respond(outcome.response, scope, send)
+        else:
+            await self._forward(met, _Passage(exchange, outcome, ()), trail, scope, receive, send)
+
+    # ---- meeting the app
+
+    def _meet(self) -> _Met | None:
+        """Bring gate and app together once; what does not fit is kept in `_failure`."""
+        if self._failure is not None:
+            return None
+        try:
+            gate = as_gate(self._gate)
+            routes = self._find_routes(gate)
+            check_app(gate, routes)
+        except ConfigurationError as error:
+            self._failure = error
+            return None
+        self._met = _Met(gate, routes, {name.encode("ascii"): name for name in gate.fields})
+        return self._met
+
+    def _find_routes(self, gate: Gate) -> AppRoutes | None:
+        if self._routes_of is None:
+            return None
+        app: Any = self.app if isinstance(self._routes_of, _Find) else self._routes_of
+        if router_of(app)[0] is None:
+            mistakes = Mistakes("AuthzMiddleware")
+            why = "its routes cannot be found; say routes_of=app (the Starlette or FastAPI app) or routes_of=None (rules alone)"
+            mistakes.add("app", type(app).__name__, why)
+            mistakes.raise_if_any()
+        return AppRoutes(app, lambda router: place_door(router, gate))
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._met is None and self._meet() is None and self._failure is not None:
+            # Servers swallow an exception raised here and serve on; this message stops them.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self._failure)})
+            raise self._failure
+        await self.app(scope, receive, send)
+
+    async def _misconfigured(self, scope: Scope, send: Send) -> None:
+        gate = self._gate if isinstance(self._gate, Gate) else Gate()
+        outcome = gate.refused(_access_request(scope, {}), Reason.MISCONFIGURED, str(self._failure))
+        gate.record(outcome)
+        if outcome.response is not None:
+            await _respond(outcome.response, scope, send)
+
+
+class Door:
+    """Stands before a router: runs it only for a request that a gate decided on, and that is still the same request."""
+
+    def __init__(self, app: ASGIApp, router: Router, gate: Gate) -> None:
+        self.app = app
+        self._router = router
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3)."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
+        here = (id(self._router), scope.get("root_path", ""))
+        known = False
+        for ticket in tickets:
+            if (
+                ticket.path != scope["path"]
+                or ticket.method != scope.get("method")
+                or ticket.type != scope["type"]
+                or (ticket.host is not None and ticket.host != _host(scope))
+            ):
+                known = False
+                break
+            if here in ticket.trail:
+                known = True
+        if not known:
+            await self._mismatch(tickets, scope, receive, send)
+            return
+        for ticket in tickets:
+            if ticket.missing_at == here[0]:
+                await self._router.not_found(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _mismatch(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> None:
+        told = "was reached without a gate" if not tickets else "sees another request than was decided on"
+        hint = f"{type(self._router).__name__} {told}: {scope.get('method', WEBSOCKET)} {scope['path']}"
+        if not tickets:
+            outcome = self._gate.refused(_access_request(scope, {}), Reason.ROUTE_MISMATCH, hint)
+            self._gate.record(outcome)
+        else:
+            ticket = tickets[-1]
+            outcome = ticket.gate.broken(ticket.exchange.outcome, Reason.ROUTE_MISMATCH, hint)
+            if outcome.report_only:
+                await self.app(scope, receive, send)
+                return
+        if outcome.response is not None:
+            await _respond(outcome.response, scope, send)
+
+
+def place_door(router: Router, gate: Gate) -> str | None:
+    """Put a door around a router's own `app`, inside the router's own middleware; say why where that cannot be."""
+    own = router.app
+    holder: Any = router
+    attribute = "middleware_stack"
+    while True:
+        inner = getattr(holder, attribute, None)
+        if isinstance(inner, Door):
+            return None
+        if inner is None:
+            return (
+                "its middleware does not keep what it wraps in an attribute app, so that no door can be put inside it"
+            )
+        if inner == own:
+            setattr(holder, attribute, Door(own, router, gate))
+            return None
+        holder, attribute = inner, "app"
+
+
+# ---- the native side
+
+
+def _access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
+    fields: dict[str, tuple[str, ...]] = {}
+    for name, value in scope["headers"]:
+        field = wanted.get(name)
+        if field is not None:
+            text = value.decode("latin-1")
+            fields[field] = (*fields[field], text) if field in fields else (text,)
+    client = scope.get("client")
+    peer = client[0] if client else None
+    return AccessRequest(
+        scope["method"] if scope["type"] == "http" else WEBSOCKET,
+        get_route_path(scope),
+        peer if isinstance(peer, str) else None,
+        fields,
+        # uvicorn's own reading of X-Forwarded-For leaves the forwarded address with port 0
+        bool(client and len(client) > 1 and client[1] == 0 and "x-forwarded-for" in fields),
+    )
+
+
+def _host(scope: Scope) -> bytes:
+    return b",".join(value for name, value in scope["headers"] if name == b"host")
+
+
+async def _fulfilled(need: Need[Outcome]) -> object:
+    """Do what a need asks for, never on the event loop's back; an exception is an answer too."""
+    try:
+        if need.how is How.COROUTINE:
+            return await need.work()  # type: ignore[misc]  # a coroutine by its How
+        if need.how is How.BLOCKING:
+            return await asyncio.to_thread(need.work)
+        future = need.work()
+        return await asyncio.wrap_future(future) if isinstance(future, Future) else future
+    except Exception as error:  # noqa: BLE001 - the core decides what a failure means
+        return error
+
+
+async def _respond(response: Response, scope: Scope, send: Send) -> None:
+    """Send an answer of the gate's own, without reading the body of the request."""
+    status, headers, body = response
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        # RFC 9110 section 9.3.2: no content in the response to HEAD.
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", "status": status, "headers": list(headers)})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+
+
+def _with_headers(message: Message, outcome: Outcome, gate: Gate) -> Message:
+    """Return the start of an answer with the gate's CORS headers in place of the app's."""
+    conceals = gate.rules.conceals or outcome.decision.concealed
+    hides = conceals and message.get("status") == _NOT_FOUND
+    if not (outcome.headers or hides) or message["type"] in {"websocket.close", "websocket.accept"}:
+        return message
+    headers = list(message.get("headers", ()))
+    if outcome.headers:
+        headers = [header for header in headers if not header[0].lower().startswith(b"access-control-")]
+        varies = any(name.lower() == b"vary" and b"origin" in value.lower() for name, value in headers)
+        headers += [header for header in outcome.headers if not (varies and header[0] == b"vary")]
+    if hides and not any(name.lower() == b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", b"no-store"))
+    return {**message, "headers": headers}
+
+
+async def _crash_page(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a crash of the app as the app itself would, so that a browser may read it; the exception goes on."""
+    app = scope.get("app")
+    handlers = app.exception_handlers if isinstance(app, Starlette) else {}
+    handler = handlers.get(500) or handlers.get(Exception)
+
+    async def crashed(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    page = ServerErrorMiddleware(crashed, handler=handler, debug=isinstance(app, Starlette) and app.debug)
+    await page(scope, receive, send)
+
+
+_NO_HEADERS: Final[Headers] = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"9"))
+_PLAIN_NOT_FOUND: Final = Response(_NOT_FOUND, _NO_HEADERS, b"Not Found")

@@ -1,0 +1,64 @@
+"""The Authorization header: one Bearer token of the right shape, or the reason why not (RFC 6750, RFC 9110 section 11)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from authz403.reasons import Reason
+
+LONGEST_AUTHORIZATION: Final = 16 * 1024  # bytes
+
+# RFC 9110 section 11.2: token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
+# Section 11.4: credentials = auth-scheme [ 1*SP ( token68 / ... ) ]
+_BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")
+_SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+
+
+class Unusable(NamedTuple):
+    """Why no token could be taken, with a hint for the operator where there is one."""
+
+    reason: Reason
+    hint: str | None = None
+
+
+MISSING: Final = Unusable(Reason.MISSING_TOKEN)
+
+
+def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
+    """Return the token of the Authorization field lines of a request, or why there is none that can be used."""
+    if not lines:
+        return MISSING
+    if len(lines) > 1:
+        return Unusable(Reason.INVALID_REQUEST, "the request has more than one Authorization header")
+    line = lines[0]
+    if len(line) > LONGEST_AUTHORIZATION:
+        return Unusable(Reason.INVALID_REQUEST, f"the Authorization header is over {LONGEST_AUTHORIZATION} bytes long")
+    found = _BEARER.fullmatch(line)
+    if found is not None:
+        return found[1]
+    text = line.strip(" \t")
+    found = _BEARER.fullmatch(text)
+    if found is not None:
+        return found[1]
+    scheme = _SCHEME.match(text)
+    name = scheme[0].lower() if scheme else ""
+    # RFC 9110 section 11.1: the scheme is case-insensitive
+    if name == "bearer":
+        return Unusable(Reason.INVALID_REQUEST, _malformed(text[len("bearer") :]))
+    if name:
+        return Unusable(Reason.MISSING_TOKEN, f"the Authorization header is of another scheme than Bearer: {name[:20]}")
+    return Unusable(Reason.MISSING_TOKEN, "the Authorization header is empty" if not text else None)
+
+
+def _malformed(rest: str) -> str:
+    token = rest.strip(" \t\r\n")
+    if not token:
+        return "the Authorization header says Bearer and has no token"
+    if token[0] in "\"'" or token[-1] in "\"'":
+        return "the token is wrapped in quotes"
+    if "\r" in rest or "\n" in rest:
+        return "the token has a line break at its end or in it"
+    if rest.startswith(":"):
+        return "there is a colon after Bearer"
+    return "what follows Bearer is not one token"

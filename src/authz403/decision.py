@@ -1,0 +1,124 @@
+"""What was decided: the decision with all that the log may know, the denial with what the caller may, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from authz403.cors import Headers
+from authz403.errors import AccessDenied
+from authz403.network import Address
+from authz403.principal import Principal
+from authz403.reasons import Reason
+from authz403.request import AccessRequest
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class Decision(NamedTuple):
+    """Allowed, or refused for one `reason` with all that is missing of it.
+
+    `policy` is the policy in words. What only the log may know is here too: `hint` for the operator, `facts` and the
+    `error` that a crashing policy raised.
+    """
+
+    allowed: bool
+    policy: str
+    reason: Reason | str | None = None
+    status: int = 200
+    remedy: str | None = None
+    detail: str | None = None
+    required_scopes: tuple[str, ...] = ()
+    missing_scopes: tuple[str, ...] = ()
+    required_roles: tuple[str, ...] = ()
+    missing_roles: tuple[str, ...] = ()
+    required_permissions: tuple[str, ...] = ()
+    missing_permissions: tuple[str, ...] = ()
+    acr_values: tuple[str, ...] = ()
+    max_age: int | None = None
+    retry_after: int | None = None
+    concealed: bool = False
+    hint: str | None = None
+    facts: Mapping[str, object] = _NOTHING
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A refusal as the caller sees it: the members of the problem document (RFC 9457) and what the headers add.
+
+    `parse_denial` makes one from any HTTP client's response; what the server did not say is empty or `None`.
+    `retry_after` and `max_age` are in seconds.
+    """
+
+    status: int
+    reason: str
+    title: str = ""
+    detail: str = ""
+    remedy: str = ""
+    retryable: bool = False
+    type: str = "about:blank"
+    required_scopes: tuple[str, ...] = ()
+    missing_scopes: tuple[str, ...] = ()
+    required_roles: tuple[str, ...] = ()
+    required_permissions: tuple[str, ...] = ()
+    acr_values: tuple[str, ...] = ()
+    max_age: int | None = None
+    client_ip: str | None = None
+    retry_after: int | None = None
+    decision_id: str | None = None
+
+
+class Response(NamedTuple):
+    """An answer of the gate's own: status, headers as they go out, and body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Outcome:
+    """All that became of one request: what to do with it, and what to write down.
+
+    `response` is the gate's own answer, or `None` where the request goes on to the app. `headers` are what every
+    answer carries. `concealed_as_missing` says that the app must answer as if the route did not exist. Where the gate
+    only reports, `check_failed` is the denial that a handler's check would have been.
+    """
+
+    __slots__ = (
+        "address",
+        "check_failed",
+        "concealed_as_missing",
+        "decision",
+        "decision_id",
+        "demanded",
+        "headers",
+        "principal",
+        "rejected_facts",
+        "report_only",
+        "request",
+        "response",
+        "route",
+        "started",
+    )
+
+    def __init__(self, request: AccessRequest, started: float, headers: Headers, *, report_only: bool) -> None:
+        self.request = request
+        self.started = started
+        self.headers = headers
+        self.address: Address | None = None
+        self.decision: Decision = UNDECIDED
+        self.principal: Principal | None = None
+        self.rejected_facts: Mapping[str, object] = _NOTHING
+        self.response: Response | None = None
+        self.route: str | None = None
+        self.demanded: frozenset[int] = frozenset()
+        self.decision_id: str | None = None
+        self.concealed_as_missing = False
+        self.report_only = report_only
+        self.check_failed: AccessDenied | None = None
+
+
+UNDECIDED = Decision(False, "", Reason.POLICY_ERROR, 500)  # noqa: FBT003 - a row of the named tuple

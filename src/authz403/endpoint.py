@@ -1,0 +1,95 @@
+"""What an app's router would run for a request, as the core sees it: an endpoint with its marks, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from authz403.decision import Decision
+from authz403.marks import Mark
+from authz403.policy import Requirement
+
+Native = TypeVar("Native", contravariant=True)
+_NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Policy(NamedTuple):
+    """What one kind of request must meet, with the decision for where it does.
+
+    `demanded` are the ids of the marked requirements that it holds.
+    """
+
+    requirement: Requirement
+    words: str
+    allowed: Decision
+    conceals: bool
+    needs_identity: bool
+    tokenless: bool
+    demanded: frozenset[int]
+
+
+class Endpoint:
+    """What a router would run: the label of its route and the marks and guards that it stands under.
+
+    `policies` is filled by the rules of the one gate that the table was made for, so that it dies with the table.
+    """
+
+    __slots__ = ("by_method", "marks", "name", "policies", "route", "takes_identity")
+
+    def __init__(
+        self,
+        route: str,
+        name: str,
+        marks: Sequence[Mark] = (),
+        by_method: Mapping[str, Sequence[Mark]] | None = None,
+        *,
+        takes_identity: bool = False,
+    ) -> None:
+        self.route = route
+        self.name = name
+        self.marks = tuple(marks)
+        self.by_method = dict(by_method or {})
+        self.takes_identity = takes_identity
+        self.policies: dict[tuple[int | None, str], Policy] = {}
+
+    def marks_for(self, method: str) -> tuple[Mark, ...]:
+        """Return the marks that hold for a method."""
+        return (*self.marks, *self.by_method.get(method, ()))
+
+
+class Found(NamedTuple):
+    """What the app's own router would do with a request.
+
+    `endpoint` is what it would run, or `None` for its own 404, 405 or redirect; `betrays` is then the endpoint whose
+    existence that answer would tell. `takes_dot_segments`: a path parameter of the route itself takes them.
+    """
+
+    endpoint: Endpoint | None
+    path_params: Mapping[str, object] = _NO_PARAMS
+    takes_dot_segments: bool = False
+    betrays: Endpoint | None = None
+    betrays_method: str | None = None
+
+
+class Routes(Protocol[Native]):
+    """The routes of one app, asked for what would run."""
+
+    def find(self, native: Native) -> Found:
+        """Return what the app's own router would do with this request."""
+        ...
+
+
+class RulesAlone:
+    """The routes of an app that cannot be looked into: all of it is one endpoint."""
+
+    def __init__(self) -> None:
+        self._found = Found(Endpoint("", "app"))
+
+    def find(self, native: object) -> Found:
+        """See `Routes`."""
+        del native
+        return self._found
+
+
+RULES_ALONE: Final = RulesAlone()

@@ -1,0 +1,347 @@
+"""The gate: the whole way of a request, from its facts to what becomes of it. No I/O; nothing here knows a framework."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from authz403.audit import Audit, new_decision_id
+from authz403.authorizer import authorize, refusal
+from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_preflight
+from authz403.decision import Decision, Denial, Outcome, Response
+from authz403.endpoint import RULES_ALONE, Found, Policy, Routes
+from authz403.errors import AccessDenied, ConfigurationError, Mistakes
+from authz403.identity import Identifier, IdentitySource, as_sources
+from authz403.keys import FetchedKeys
+from authz403.need import How, Need
+from authz403.network import Network
+from authz403.paths import has_dot_segments, is_malformed, without_dot_segments
+from authz403.policy import Custom, Facts, Kind, Rejected, Requirement, ServiceNetworks, Unmet, deny
+from authz403.principal import Principal
+from authz403.problem import DEFAULT_TYPE_BASE, Disclose, Problems, Render
+from authz403.rbac import Rbac
+from authz403.reasons import Reason
+from authz403.request import WEBSOCKET, AccessRequest
+from authz403.rules import Rule, Rules, as_rules, default_requirement
+from authz403.tokens import BearerTokens
+
+Native = TypeVar("Native")
+T = TypeVar("T")
+_NO_CONTENT: Final = 204
+
+
+class Gate:
+    """One authorization policy, for any number of apps.
+
+    `tokens` is one source of identities or a list (`BearerTokens` or an `IdentitySource`), `rules` the policies by
+    path, `rbac` what roles mean, `network` where the client's address stands, `cors` which origins may call, `default`
+    what holds for endpoints without a policy. `disclose="code"` leaves nothing but reason and ids in refusals;
+    `render(denial, request)` makes their body (content type and bytes); `type_base` is what the `type` of a problem
+    document starts with. `shared=True` says that the gate guards several apps, so that a rule may fit another one.
+    `dangerously_report_only=True` lets every request pass and logs what would have been refused. `clock` gives the
+    time in seconds since the epoch. Raises `ConfigurationError` listing every mistake.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: BearerTokens | IdentitySource | Iterable[BearerTokens | IdentitySource] | None = None,
+        rules: Iterable[Rule] = (),
+        rbac: Rbac | None = None,
+        network: Network | None = None,
+        cors: Cors | None = None,
+        default: Requirement = deny,
+        disclose: Disclose = "full",
+        render: Render | None = None,
+        type_base: str = DEFAULT_TYPE_BASE,
+        shared: bool = False,
+        dangerously_report_only: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        mistakes = Mistakes("Gate")
+        sources = as_sources(mistakes, tokens)
+        listed = as_rules(mistakes, rules)
+        for name, value, kind in (("rbac", rbac, Rbac), ("network", network, Network), ("cors", cors, Cors)):
+            if value is not None and not isinstance(value, kind):
+                mistakes.add(name, value, f"{kind.__name__}(...) is needed")
+        if disclose not in {"full", "code"}:
+            mistakes.add("disclose", disclose, '"full" or "code" is needed')
+        if render is not None and not callable(render):
+            mistakes.add("render", render, "a function of denial and request is needed")
+        if not isinstance(type_base, str) or not type_base.isascii() or not type_base.isprintable():
+            mistakes.add("type_base", type_base, "the start of a URI is needed")
+        if not isinstance(default, Requirement):
+            mistakes.add("default", default, "a requirement is needed, such as deny or authenticated")
+        mistakes.raise_if_any()
+
+        self._network = network or Network()
+        networked = bool(self._network.allowed or self._network.denied)
+        service = ServiceNetworks(self._network.allowed or None, self._network.denied) if networked else None
+        self.rules = Rules(listed, default_requirement(default), service)
+        self.rules.mistakes_in(mistakes)
+        mistakes.raise_if_any()
+
+        self._identifier = Identifier(sources, rbac)
+        self.cors = cors
+        self.default = default
+        self.shared = bool(shared)
+        self.report_only = bool(dangerously_report_only)
+        self._clock = clock
+        self.has_tokens = bool(self._identifier)
+        self.policy_version = _version(self._identifier, listed, default, rbac, self._network, cors)
+        self.audit = Audit(self.policy_version)
+        for source in self._identifier.bearers:
+            if isinstance(source.keys, FetchedKeys):
+                source.keys.report = self.audit.warn_once
+        self._problems = Problems(
+            realm=self._identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
+        )
+        # The header fields that decisions rest on; adapters read these and no others.
+        self.fields: frozenset[str] = frozenset(
+            {*self._identifier.fields, *self._network.fields, "x-forwarded-for"}
+            | ({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS} if cors is not None else set())
+        )
+
+    # ---- the way of a request
+
+    def decide(
+        self,
+        request: AccessRequest,
+        routes: Routes[Native] = RULES_ALONE,
+        native: Native | None = None,
+        *,
+        within: Outcome | None = None,
+    ) -> Outcome | Need[Outcome]:
+        """Decide one request. Never raises: what crashes here denies.
+
+        `routes` answers what the app would run for `native`, the request as its framework knows it. `within` is what a
+        gate further out decided about the same request: CORS and the client's address are its matter. Returns what
+        became of the request, or a `Need` where something from outside is wanted first.
+        """
+        cors = self.cors if within is None else None
+        headers = () if cors is None else cors.answer_headers(request.fields.get(ORIGIN))
+        outcome = Outcome(request, time.perf_counter(), headers, report_only=self.report_only)
+        try:
+            if cors is not None and request.method == "OPTIONS" and is_preflight(request.method, request.fields):
+                return self._preflight(outcome, cors)
+            if within is None:
+                outcome.address = self._network.client_address(request)
+            else:
+                outcome.address, outcome.principal = within.address, within.principal
+            path = request.path
+            if cors is not None and request.method == WEBSOCKET and not self._origin_fits(request, cors):
+                return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
+            if is_malformed(path):
+                return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
+            found = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
+            if has_dot_segments(path) and not self._dots_fit(path, request.method, found):
+                return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
+            policy = self._policy(found, path, request.method, outcome)
+            return self._authorized(outcome, policy, found)
+        except Exception as error:  # noqa: BLE001 - a policy that crashes denies
+            return self._crashed(outcome, error)
+
+    def _policy(self, found: Found, path: str, method: str, outcome: Outcome) -> Policy:
+        number, path_named = self.rules.rule_for(path, method)
+        endpoint = found.endpoint
+        if endpoint is not None:
+            outcome.route = endpoint.route
+            policy = self.rules.policy(endpoint, number, method, path_named=path_named)
+            outcome.demanded = policy.demanded
+            return policy
+        bare = self.rules.bare_policy(number)
+        if found.betrays is not None:
+            # A 405 or a redirect tells that a route exists; of a concealed one only those may know who may use it.
+            betrayed = self.rules.policy(found.betrays, number, found.betrays_method or method, path_named=path_named)
+            if betrayed.conceals:
+                return betrayed
+        return bare
+
+    def _authorized(self, outcome: Outcome, policy: Policy, found: Found) -> Outcome | Need[Outcome]:
+        now = self._clock()
+        facts = Facts(outcome.request, None, outcome.address, found.path_params, now=now)
+        if policy.needs_identity and not policy.tokenless:
+            return self._identified(outcome, policy, facts)
+        return self._decided(outcome, policy, facts)
+
+    def _identified(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
+        identity = self._identifier.identify(outcome.request, facts.now)
+        if isinstance(identity, Need):
+            return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
+        return self._known(outcome, policy, facts, identity)
+
+    def _known(
+        self, outcome: Outcome, policy: Policy, facts: Facts, identity: Principal | Rejected
+    ) -> Outcome | Need[Outcome]:
+        if isinstance(identity, Principal):
+            outcome.principal = identity
+        else:
+            outcome.rejected_facts = identity.facts
+        return self._decided(outcome, policy, facts._replace(identity=identity))
+
+    def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
+        decision = authorize(policy, facts)
+        if isinstance(decision, Decision):
+            return self._finished(outcome, decision)
+        if decision is None:
+            return self._identified(outcome, policy, facts)
+        asked, test = decision, decision.test
+        answer: Need[object] = Need(How.COROUTINE, lambda: test(facts), lambda given: given)
+        return self._resumable(
+            outcome,
+            answer,
+            lambda given: self._decided(outcome, policy, facts._replace(answers={**facts.answers, id(asked): given})),
+        )
+
+    def _resumable(
+        self, outcome: Outcome, need: Need[T], go_on: Callable[[T], Outcome | Need[Outcome]]
+    ) -> Need[Outcome]:
+        def resume(answer: object) -> Outcome | Need[Outcome]:
+            try:
+                step = need.resume(answer)
+                if isinstance(step, Need):
+                    following: Need[T] = step
+                    return self._resumable(outcome, following, go_on)
+                return go_on(step)
+            except Exception as error:  # noqa: BLE001 - a policy that crashes denies
+                return self._crashed(outcome, error)
+
+        return Need(need.how, need.work, resume)
+
+    # ---- what becomes of it
+
+    def _preflight(self, outcome: Outcome, cors: Cors) -> Outcome:
+        headers, failed = cors.preflight(outcome.request.fields)
+        outcome.headers = headers
+        if failed is not None:
+            return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.PREFLIGHT_REFUSED, hint=f"not allowed: {failed}"))
+        outcome.decision = _PREFLIGHT_ALLOWED
+        outcome.response = Response(_NO_CONTENT, headers, b"")
+        return outcome
+
+    def _finished(self, outcome: Outcome, decision: Decision) -> Outcome:
+        outcome.decision = decision
+        if not decision.allowed:
+            outcome.decision = decision = decision._replace(hint=self._hint(outcome))
+            if decision.concealed:
+                outcome.concealed_as_missing = not self.report_only
+            elif not self.report_only:
+                self._answer(outcome)
+        return outcome
+
+    def _answer(self, outcome: Outcome) -> None:
+        address = outcome.address
+        client_ip = None if address is None else str(address)
+        if outcome.decision_id is None:
+            outcome.decision_id = new_decision_id()
+        try:
+            outcome.response = self._problems.response(
+                outcome.decision, outcome.decision_id, client_ip, outcome.request, outcome.headers
+            )
+        except Exception as error:  # noqa: BLE001 - the user's render may raise anything; the refusal stands
+            self.audit.error("policy_error", "render failed; the standard body was sent", error)
+            outcome.response = self._problems.without_render().response(
+                outcome.decision, outcome.decision_id, client_ip, outcome.request, outcome.headers
+            )
+
+    def _refuse(self, outcome: Outcome, unmet: Unmet) -> Outcome:
+        return self._finished(outcome, refusal(unmet))
+
+    def _crashed(self, outcome: Outcome, error: Exception) -> Outcome:
+        return self._finished(outcome, refusal(Unmet(Kind.VERDICT, Reason.POLICY_ERROR, unknown=True, error=error)))
+
+    def denied_by_app(self, outcome: Outcome, denied: AccessDenied) -> Outcome:
+        """Turn an `AccessDenied` from inside the app into the answer of the same request."""
+        before = outcome.decision
+        unmet = Unmet(Kind.OWN, denied.reason)
+        return self._finished(outcome, refusal(unmet, before.policy, conceals=before.concealed, facts=denied.facts))
+
+    def broken(self, outcome: Outcome, reason: Reason, hint: str) -> Outcome:
+        """Turn a request that must not go on (`route_mismatch`, `misconfigured`) into the answer that says so."""
+        outcome.decision = refusal(Unmet(Kind.VERDICT, reason, hint=hint), outcome.decision.policy)
+        self._answer(outcome)
+        return outcome
+
+    def refused(self, request: AccessRequest, reason: Reason, hint: str) -> Outcome:
+        """Return the refusal of a request that was never decided."""
+        return self.broken(Outcome(request, time.perf_counter(), (), report_only=False), reason, hint)
+
+    def record(self, outcome: Outcome) -> None:
+        """Write the event of a request that was decided, once."""
+        if outcome.check_failed is not None and self.report_only:
+            self.denied_by_app(outcome, outcome.check_failed)
+        allowed = outcome.decision.allowed
+        if allowed and not self.audit.wants_allowed():
+            return
+        outcome.decision_id = outcome.decision_id or new_decision_id()
+        body = outcome.response.body if outcome.response is not None and not allowed else None
+        self.audit.record(outcome, body=body, report_only=self.report_only and not allowed)
+
+    # ---- questions besides
+
+    def can(self, principal: Principal | None, requirement: Requirement) -> bool:
+        """Tell whether a caller meets a requirement, for menus and lists; what depends on a request is not met.
+
+        Raises `ConfigurationError` for a requirement with an async test, which cannot be asked here.
+        """
+        identity = principal if principal is not None else Rejected(Reason.MISSING_TOKEN)
+        unmet = requirement.check(Facts(AccessRequest("", ""), identity, now=self._clock()))
+        if unmet is not None and isinstance(unmet.waiting, Custom):
+            mistakes = Mistakes("Gate.can")
+            mistakes.add("requirement", requirement, "it asks an async test, which a plain call cannot wait for")
+            mistakes.raise_if_any()
+        return unmet is None
+
+    def denial(self, outcome: Outcome) -> Denial:
+        """Return the refusal of an outcome as its caller may see it."""
+        client_ip = None if outcome.address is None else str(outcome.address)
+        return self._problems.denial(outcome.decision, outcome.decision_id, client_ip)
+
+    # ---- small matters
+
+    def _origin_fits(self, request: AccessRequest, cors: Cors) -> bool:
+        # A browser lets any page open a WebSocket; only the server can look at the Origin (RFC 6455 section 10.2).
+        origins = request.fields.get(ORIGIN, ())
+        return not origins or (len(origins) == 1 and cors.allows(origins[0]))
+
+    def _dots_fit(self, path: str, method: str, found: Found) -> bool:
+        """Dot segments pass only into a path parameter, and only where the shortened path stands under the same rule."""
+        shortened = without_dot_segments(path)
+        return found.takes_dot_segments and self.rules.rule_for(path, method) == self.rules.rule_for(shortened, method)
+
+    def _hint(self, outcome: Outcome) -> str | None:
+        """Return what an operator would otherwise hunt for."""
+        decision, request = outcome.decision, outcome.request
+        forwarded = bool(request.fields.get("x-forwarded-for"))
+        if decision.reason is Reason.IP_NOT_ALLOWED and forwarded and not self._network.trusts_peer(request.peer):
+            return "X-Forwarded-For came from a peer that is not in trusted_proxies, and was not read"
+        if decision.reason is Reason.MISSING_TOKEN and decision.hint is None and forwarded:
+            return "no Authorization header came through the proxy in front: does it strip it?"
+        return decision.hint
+
+
+_PREFLIGHT_ALLOWED: Final = Decision(True, "preflight", status=_NO_CONTENT)  # noqa: FBT003 - a row of the named tuple
+
+
+def _version(
+    identifier: Identifier, rules: Iterable[Rule], default: Requirement, rbac: Rbac | None, *parts: object
+) -> str:
+    """Return a short hash of the configuration, keys left out, to tell in a log which policy decided."""
+    issuers = [(source.issuer, source.audience, source.algorithms, source.typ) for source in identifier.bearers]
+    roles = None if rbac is None else (rbac.hierarchy, rbac.grants, rbac.roles_for is not None)
+    told = repr((issuers, [(str(rule), rule.requirement) for rule in rules], default, roles, *parts))
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def as_gate(gate: object) -> Gate:
+    """Return the gate of `AuthzMiddleware(gate=)`: a `Gate`, or what a function without arguments makes of one."""
+    if callable(gate) and not isinstance(gate, Gate):
+        gate = gate()
+    if isinstance(gate, Gate):
+        return gate
+    mistakes = Mistakes("AuthzMiddleware")
+    mistakes.add("gate", gate, "a Gate, or a function that returns one, is needed")
+    mistakes.raise_if_any()
+    raise ConfigurationError("AuthzMiddleware", ())

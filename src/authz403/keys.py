@@ -1,0 +1,209 @@
+"""Where an issuer's keys come from: configured ones, or a JWKS that is fetched, kept, refreshed and outlived.
+
+A request whose key is known never waits for a fetch. There is one fetch at a time, whoever asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Lock, Thread
+from typing import Final, NamedTuple, Protocol
+
+from authz403.fetch import Document, FetchFailed, fetch_json, wrong_with_url
+from authz403.jose import KeyRefused, KeySet, VerificationKey, keys_from_jwks
+from authz403.need import How, Need
+
+SHORTEST_LIFE: Final = 60.0
+"""Seconds: a fetched key set is kept at least so long, whatever its Cache-Control says."""
+
+LONGEST_LIFE: Final = 3600.0
+"""Seconds: a key that the issuer removed is accepted at most so long (but for an outage)."""
+
+DEFAULT_LIFE: Final = 600.0
+"""Seconds that a key set is kept whose answer has no max-age."""
+
+OUTAGE: Final = 24 * 3600.0
+"""Seconds after its life that the last good key set still serves while the issuer cannot be reached."""
+
+COOL_DOWN: Final = 10.0
+"""Seconds between the starts of two fetches, however many unknown key ids or failures there are."""
+
+_REFRESH_AFTER: Final = 0.8  # of its life, a key set is refreshed in the background
+
+Keys = tuple[VerificationKey, ...]
+
+
+class KeysUnavailable(NamedTuple):
+    """No usable keys: why, and after how many seconds it makes sense to ask again."""
+
+    why: str
+    retry_after: float
+
+
+class KeySource(Protocol):
+    """The keys of one issuer."""
+
+    def find(
+        self, kid: str | None, now: float, *, fetch: bool
+    ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
+        """Return the keys that a token with this `kid` may be signed with; with `fetch`, unknown ones may be asked for."""
+        ...
+
+    def still_holds(self, key: VerificationKey, now: float) -> bool:
+        """Tell whether a key found earlier is still accepted."""
+        ...
+
+
+class FixedKeys:
+    """Keys that the configuration holds."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self._keys = keys
+
+    def find(self, kid: str | None, now: float, *, fetch: bool) -> Keys:  # noqa: ARG002 - the protocol's signature
+        """See `KeySource`."""
+        return self._keys.candidates(kid)
+
+    def still_holds(self, key: VerificationKey, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
+        """See `KeySource`."""
+        return True
+
+
+Fetch = Callable[[str], Document]
+
+
+class FetchedKeys:
+    """The keys at a JWKS URL, or at the one that the issuer's metadata names (OIDC Discovery, RFC 8414).
+
+    Thread-safe. `report(cause, hint)` is told once per fetch what is wrong with it.
+    """
+
+    def __init__(
+        self, *, issuer: str, jwks_url: str | None, allow_http: bool = False, fetch: Fetch = fetch_json
+    ) -> None:
+        self._issuer = issuer
+        self._jwks_url = jwks_url
+        self._allow_http = allow_http
+        self._fetch = fetch
+        self._lock = Lock()
+        self._in_flight: Future[None] | None = None
+        self._last_start = float("-inf")
+        self._keys: KeySet | None = None
+        self._current: frozenset[VerificationKey] = frozenset()
+        self._refresh_at = float("-inf")
+        self._usable_until = float("-inf")
+        self._failure = "not fetched yet"
+        self.report: Callable[[str, str], None] = lambda _cause, _hint: None
+
+    def find(
+        self, kid: str | None, now: float, *, fetch: bool
+    ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
+        """See `KeySource`."""
+        known = self._known(kid, now)
+        if known:
+            if now >= self._refresh_at:
+                self._begin(now)
+            return known
+        future = self._begin(now) if fetch else None
+        if future is None:
+            return self._settled(kid, now)
+        return Need(How.FUTURE, lambda: future, lambda _: self._settled(kid, now))
+
+    def still_holds(self, key: VerificationKey, now: float) -> bool:
+        """See `KeySource`."""
+        if now >= self._refresh_at:
+            if now >= self._usable_until:
+                return False
+            self._begin(now)
+        return key in self._current
+
+    def _known(self, kid: str | None, now: float) -> Keys:
+        keys = self._keys
+        return keys.candidates(kid) if keys is not None and now < self._usable_until else ()
+
+    def _settled(self, kid: str | None, now: float) -> Keys | KeysUnavailable:
+        if self._keys is None or now >= self._usable_until:
+            return KeysUnavailable(self._failure, max(1.0, self._last_start + COOL_DOWN - now))
+        return self._known(kid, now)
+
+    def _begin(self, now: float) -> Future[None] | None:
+        """Start a fetch in a thread of its own, or join the one under way; `None` during the cool-down."""
+        with self._lock:
+            if self._in_flight is not None:
+                return self._in_flight
+            if self._last_start <= now < self._last_start + COOL_DOWN:
+                return None
+            self._last_start = now
+            self._in_flight = future = Future[None]()
+        Thread(target=self._refresh, args=(future, now), name="authz403-keys", daemon=True).start()
+        return future
+
+    def _refresh(self, future: Future[None], now: float) -> None:
+        try:
+            self._take(*self._load(), now)
+        except (FetchFailed, KeyRefused) as error:
+            self._failure = str(error)
+            self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever happens, those who wait must go on
+            self._failure = type(error).__name__
+            self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {error!r}")
+        finally:
+            with self._lock:
+                self._in_flight = None
+            future.set_result(None)
+
+    def _load(self) -> tuple[KeySet, float | None]:
+        url = self._jwks_url or self._discover()
+        document = self._fetch(url)
+        keys, refused = keys_from_jwks(document.content)
+        if refused:
+            self.report("keys_refused", f"{url}: " + "; ".join(refused))
+        if not keys.keys:
+            raise FetchFailed(f"{url} holds no key that can be used")
+        return keys, document.max_age
+
+    def _discover(self) -> str:
+        """Return the `jwks_uri` of the issuer's metadata (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3)."""
+        failures: list[str] = []
+        for url in metadata_urls(self._issuer):
+            try:
+                metadata = self._fetch(url).content
+            except FetchFailed as error:
+                failures.append(str(error))
+                continue
+            if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
+                # RFC 8414 section 3.3: the issuer value returned MUST be identical to the one asked.
+                raise FetchFailed(f"{url} does not say that its issuer is {self._issuer}")
+            jwks_uri = metadata.get("jwks_uri")
+            wrong = wrong_with_url(jwks_uri, allow_http=self._allow_http)
+            if wrong is not None or not isinstance(jwks_uri, str):
+                raise FetchFailed(f"{url} names an unusable jwks_uri: {wrong}")
+            return jwks_uri
+        raise FetchFailed("; ".join(failures))
+
+    def _take(self, keys: KeySet, max_age: float | None, now: float) -> None:
+        # A key that did not change stays the same object, so that what it verified before is still accepted.
+        before = {key.kid: key for key in self._keys.keys} if self._keys is not None else {}
+        kept = KeySet(_same_or_new(before.get(key.kid), key) for key in keys.keys)
+        life = min(max(max_age if max_age is not None else DEFAULT_LIFE, SHORTEST_LIFE), LONGEST_LIFE)
+        self._keys = kept
+        self._current = frozenset(kept.keys)
+        self._refresh_at = now + life * _REFRESH_AFTER
+        self._usable_until = now + life + OUTAGE
+
+
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """Return where an issuer's metadata may be: OpenID Connect's place first, then that of RFC 8414 section 3.1."""
+    scheme, _, rest = issuer.rstrip("/").partition("://")
+    host, slash, path = rest.partition("/")
+    return (
+        f"{scheme}://{rest}/.well-known/openid-configuration",
+        f"{scheme}://{host}/.well-known/oauth-authorization-server{slash}{path}",
+    )
+
+
+def _same_or_new(before: VerificationKey | None, now: VerificationKey) -> VerificationKey:
+    if before is not None and before.material == now.material and before.algorithms == now.algorithms:
+        return before
+    return now

@@ -1,0 +1,243 @@
+"""Where a request comes from: sets of networks, and the walk over proxies to the client's address.
+
+Only what a trusted peer wrote is read, from the right; anything unclear means that the address is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from authz403.errors import Mistakes
+from authz403.request import AccessRequest
+
+Address = IPv4Address | IPv6Address
+
+_LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
+_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
+# RFC 7230 section 3.2.6: token
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# RFC 7239 section 4: forwarded-pair = token "=" value, value = token / quoted-string
+_FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=]+)[ \t]*(;|,|\Z)""")
+
+
+def parse_address(text: str) -> Address | None:
+    """Read an IP address; a zone is dropped, an IPv4-mapped address is the IPv4 one, anything else is `None`."""
+    if len(text) > _LONGEST_ADDRESS:
+        return None
+    return _parse_address(text)
+
+
+@lru_cache(maxsize=16_384)
+def _parse_address(text: str) -> Address | None:
+    try:
+        address = ip_address(text.partition("%")[0] if ":" in text else text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def parse_node(text: str) -> Address | None:
+    """Read an address as proxies write it in a header: plain, `[v6]`, `[v6]:port` or `v4:port`."""
+    text = text.strip(" \t")
+    if text.startswith("["):
+        inside, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not (port.startswith(":") and port[1:].isdecimal())):
+            return None
+        return parse_address(inside) if ":" in inside else None
+    if text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if not port.isdecimal():
+            return None
+    return parse_address(text)
+
+
+class AddressSet:
+    """A set of networks: `address in AddressSet(["10.0.0.0/8", "fd00::/8"])`.
+
+    Takes CIDR strings, an address alone meaning itself, and raises `ConfigurationError` with all that are wrong: host
+    bits, hostmasks, leading zeros, zones. Looks up in one dictionary step per prefix length in use.
+    """
+
+    __slots__ = ("_ipv4", "_ipv6", "cidrs")
+
+    def __init__(self, cidrs: Iterable[str], *, field: str = "cidrs") -> None:
+        mistakes = Mistakes("AddressSet")
+        self.cidrs = mistakes.strings(field, cidrs)
+        by_length: dict[tuple[int, int], set[int]] = {}
+        for index, cidr in enumerate(self.cidrs):
+            try:
+                version, length, number = _parse_network(cidr)
+            except ValueError as error:
+                mistakes.add(f"{field}[{index}]", cidr, str(error))
+                continue
+            by_length.setdefault((version, length), set()).add(number)
+        mistakes.raise_if_any()
+        self._ipv4 = tuple((32 - length, found) for (version, length), found in by_length.items() if version == 4)  # noqa: PLR2004 - IP versions
+        self._ipv6 = tuple((128 - length, found) for (version, length), found in by_length.items() if version == 6)  # noqa: PLR2004
+
+    def __contains__(self, address: Address | str) -> bool:
+        if isinstance(address, str):
+            parsed = parse_address(address)
+            if parsed is None:
+                return False
+            address = parsed
+        number = int(address)
+        for shift, networks in self._ipv4 if isinstance(address, IPv4Address) else self._ipv6:
+            if number >> shift in networks:
+                return True
+        return False
+
+    def __bool__(self) -> bool:
+        return bool(self.cidrs)
+
+    def __repr__(self) -> str:
+        return f"AddressSet({list(self.cidrs)!r})"
+
+
+def _parse_network(cidr: str) -> tuple[int, int, int]:
+    """Return (version, prefix length, the network's leading bits); a `ValueError` says in words what is wrong."""
+    if _CIDR.fullmatch(cidr) is None:
+        raise ValueError("not an address or a network such as 10.0.0.0/8 (no zone, netmask, hostmask or host name)")
+    try:
+        network = ip_network(cidr)
+    except ValueError as error:
+        try:
+            meant = ip_network(cidr, strict=False)
+        except ValueError:
+            raise ValueError(str(error)) from None
+        raise ValueError(f"has host bits set; write {meant} or one address") from None
+    length = network.prefixlen
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
+        # Addresses are unmapped before they are looked up, so networks are too.
+        length -= 96
+        return 4, length, (int(network.network_address) & 0xFFFFFFFF) >> (32 - length)
+    return network.version, length, int(network.network_address) >> (network.max_prefixlen - length)
+
+
+_NO_NETWORKS: Final = AddressSet(())
+UNIX: Final = "unix"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How the client's address is found, and which addresses the whole service is open to.
+
+    `source` says where the address stands: `"peer"` (the connection), `"x-forwarded-for"`, `"forwarded"` (RFC 7239)
+    or the name of one header that the edge sets; with `trusted_proxies` it is `"x-forwarded-for"` unless said.
+    `trusted_proxies` are the networks of the proxies in front, and `"unix"` for unix sockets; a header is read only
+    where the peer is one of them, from the right to the first address that is not. `hops` takes, instead of that
+    walk, the entry that many places from the right. `allow` and `deny` are networks that every request but a
+    preflight is held against; deny wins. Raises `ConfigurationError` listing every mistake.
+    """
+
+    source: str | None = None
+    trusted_proxies: Iterable[str] = ()
+    hops: int | None = None
+    allow: Iterable[str] = ()
+    deny: Iterable[str] = ()
+    allowed: AddressSet = field(init=False, repr=False, compare=False)
+    denied: AddressSet = field(init=False, repr=False, compare=False)
+    fields: frozenset[str] = field(init=False, repr=False, compare=False)
+    _trusted: AddressSet = field(init=False, repr=False, compare=False)
+    _trusts_unix: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        mistakes = Mistakes("Network")
+        proxies = mistakes.strings("trusted_proxies", self.trusted_proxies)
+        source = self.source if self.source is not None else ("x-forwarded-for" if proxies else "peer")
+        if not isinstance(source, str) or _TOKEN.fullmatch(source) is None:
+            mistakes.add("source", source, 'one of "peer", "x-forwarded-for", "forwarded" or a header name is needed')
+            source = "peer"
+        source = source.lower()
+        if "_" in source:
+            mistakes.add("source", source, "servers drop or confuse header names with underscores")
+        if source == "peer" and (proxies or self.hops is not None):
+            mistakes.add("source", source, "the peer is the client here, so trusted_proxies and hops are never read")
+        if source != "peer" and not proxies:
+            mistakes.add("trusted_proxies", list(proxies), f"anybody could write {source}: name the proxies that may")
+        if self.hops is not None and (isinstance(self.hops, bool) or not isinstance(self.hops, int) or self.hops < 1):
+            mistakes.add("hops", self.hops, "a number of proxies, 1 or more, is needed")
+        elif self.hops is not None and source not in {"x-forwarded-for", "forwarded", "peer"}:
+            mistakes.add("hops", self.hops, f"{source} holds one address, so there is nothing to count")
+
+        def addresses(name: str, cidrs: object) -> AddressSet:
+            networks = mistakes.strings(name, cidrs)
+            collected = Mistakes("Network")
+            for index, cidr in enumerate(networks):
+                try:
+                    _parse_network(cidr)
+                except ValueError as error:
+                    mistakes.add(f"{name}[{index}]", cidr, str(error))
+                    collected.add(name, cidr, "")
+            return _NO_NETWORKS if collected else AddressSet(networks)
+
+        put = object.__setattr__
+        put(self, "_trusts_unix", UNIX in proxies)
+        put(self, "_trusted", addresses("trusted_proxies", [proxy for proxy in proxies if proxy != UNIX]))
+        put(self, "allowed", addresses("allow", self.allow))
+        put(self, "denied", addresses("deny", self.deny))
+        mistakes.raise_if_any()
+        put(self, "source", source)
+        put(self, "trusted_proxies", proxies)
+        put(self, "allow", self.allowed.cidrs)
+        put(self, "deny", self.denied.cidrs)
+        put(self, "fields", frozenset() if source == "peer" else frozenset({source}))
+
+    def client_address(self, request: AccessRequest) -> Address | None:
+        """Return the address of the client, or `None` where nobody trustworthy says it."""
+        peer = request.peer
+        if self.source == "peer":
+            return None if peer is None else parse_address(peer)
+        if not self.trusts_peer(peer):
+            return None if peer is None else parse_address(peer)
+        lines = request.fields.get(self.source or "")
+        if not lines:
+            return None
+        if self.source == "forwarded":
+            nodes = _forwarded_for(lines)
+        elif self.source == "x-forwarded-for":
+            nodes = [parse_node(entry) for entry in ",".join(lines).split(",")]
+        else:
+            return parse_node(lines[0]) if len(lines) == 1 else None
+        if self.hops is not None:
+            return nodes[-self.hops] if len(nodes) >= self.hops else None
+        for node in reversed(nodes):
+            if node is None or node not in self._trusted:
+                return node
+        return None
+
+    def trusts_peer(self, peer: str | None) -> bool:
+        """Tell whether the other end of the connection is one of the trusted proxies."""
+        address = None if peer is None else parse_address(peer)
+        if address is not None:
+            return address in self._trusted
+        # Servers give a unix socket's peer as None, "", "localhost" or nothing like an address.
+        return self._trusts_unix and peer in {None, "", "localhost", UNIX}
+
+
+def _forwarded_for(lines: tuple[str, ...]) -> list[Address | None]:
+    """Return the `for` of each element of a Forwarded header (RFC 7239 section 4), `None` where it has no address."""
+    nodes: list[Address | None] = []
+    for line in lines:
+        position, pairs = 0, dict[str, str]()
+        while position < len(line):
+            found = _FORWARDED_PAIR.match(line, position)
+            if found is None or found[1].lower() in pairs:
+                return [None]
+            value = found[2]
+            pairs[found[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+            position = found.end()
+            if found[3] != ";":
+                nodes.append(parse_node(pairs["for"]) if "for" in pairs else None)
+                pairs = {}
+        if pairs or line.rstrip(" \t").endswith(","):
+            return [None]
+    return nodes

@@ -1,0 +1,151 @@
+"""Paths: which are refused, how patterns match them, and an index that finds all matching patterns in bounded time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+# Control characters, backslashes and replacement characters are where routers, proxies and people read a path differently.
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]")
+_DOT_SEGMENT = re.compile(r"//|/\.{1,2}(?:/|\Z)")
+
+
+def is_malformed(path: str) -> bool:
+    """Tell whether `path` is refused whatever route would take it. Empty is what lies exactly at `root_path`."""
+    return (path[:1] not in {"/", ""}) or _AMBIGUOUS.search(path) is not None
+
+
+def has_dot_segments(path: str) -> bool:
+    """Tell whether `path` holds `//`, `/./` or `/../`, which another reader may shorten."""
+    return _DOT_SEGMENT.search(path) is not None
+
+
+def without_dot_segments(path: str) -> str:
+    """Return what a reader that shortens paths makes of `path` (RFC 3986 section 5.2.4, and `//` as one slash)."""
+    kept: list[str] = []
+    segments = path.split("/")
+    for segment in segments:
+        if segment == "..":
+            if kept:
+                kept.pop()
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    trailing = "/" if kept and segments[-1] in {"", ".", ".."} else ""
+    return "/" + "/".join(kept) + trailing
+
+
+class PathPattern(NamedTuple):
+    """A path in segments, `None` standing for any one that is not empty; with `below`, all paths under it match too."""
+
+    segments: tuple[str | None, ...]
+    below: bool
+
+    def covers(self, other: PathPattern) -> bool:
+        """Tell whether every path that matches `other` matches this pattern."""
+        mine, theirs = self.segments, other.segments
+        if len(mine) > len(theirs) or (not self.below and (other.below or len(mine) != len(theirs))):
+            return False
+        return all(
+            their == my or (my is None and their != "") for my, their in zip(mine, theirs, strict=False)
+        )  # fmt: skip
+
+    def meets(self, other: PathPattern) -> bool:
+        """Tell whether some path may match both patterns."""
+        mine, theirs = self.segments, other.segments
+        if (len(mine) > len(theirs) and not other.below) or (len(theirs) > len(mine) and not self.below):
+            return False
+        return all(
+            my == their or my is None or their is None for my, their in zip(mine, theirs, strict=False)
+        )  # fmt: skip
+
+
+def parse_pattern(text: str) -> PathPattern | str:
+    """Parse a rule's path (`*` is one segment, a final `/**` the path itself and all below) or say what is wrong."""
+    if not text.startswith("/"):
+        return "a path starts with a slash"
+    if is_malformed(text) or has_dot_segments(text):
+        return "control characters, backslashes, dot segments and // never reach a route"
+    if "{" in text or "}" in text:
+        return "a rule's path has no {parameters}; write * for one segment"
+    below = text.endswith("/**")
+    segments = split(text[: -len("/**")] if below else text)
+    if any("*" in segment and segment != "*" for segment in segments):
+        return "* stands for one whole segment, and ** only at the end, after a slash"
+    return PathPattern(tuple(None if segment == "*" else segment for segment in segments), below)
+
+
+def split(path: str) -> list[str]:
+    """Split a path at its slashes; `""` has no segments, `"/"` has one empty one."""
+    return path.split("/")[1:]
+
+
+class _Node(Generic[T]):
+    __slots__ = ("any", "at", "below", "static")
+
+    def __init__(self) -> None:
+        self.static: dict[str, _Node[T]] = {}
+        self.any: _Node[T] | None = None
+        self.at: list[tuple[int, T]] = []
+        self.below: list[tuple[int, T]] = []
+
+
+_NONE: Final = ()
+
+
+class PathIndex(Generic[T]):
+    """Finds what is registered for a path, in the order of registration; literal paths by one dictionary look-up.
+
+    The time of a look-up is bounded by the number of segments of the longest pattern, not by the number of patterns.
+    """
+
+    def __init__(self, entries: Iterable[tuple[PathPattern, T]]) -> None:
+        self._root: _Node[T] = _Node()
+        literals: list[str] = []
+        for order, (pattern, value) in enumerate(entries):
+            node = self._root
+            for segment in pattern.segments:
+                if segment is None:
+                    node.any = node.any or _Node()
+                    node = node.any
+                else:
+                    node = node.static.setdefault(segment, _Node())
+            (node.below if pattern.below else node.at).append((order, value))
+            if None not in pattern.segments:
+                literals.append("".join(f"/{segment}" for segment in pattern.segments))
+        self._literal = {path: self._walk(path) for path in literals}
+
+    def find(self, path: str) -> tuple[T, ...]:
+        """Return all that is registered under patterns that match `path`."""
+        found = self._literal.get(path)
+        return self._walk(path) if found is None else found
+
+    def _walk(self, path: str) -> tuple[T, ...]:
+        nodes = [self._root]
+        found = list(self._root.below)
+        for segment in split(path):
+            following: list[_Node[T]] = []
+            for node in nodes:
+                static = node.static.get(segment)
+                if static is not None:
+                    following.append(static)
+                    found += static.below
+                if node.any is not None and segment:
+                    following.append(node.any)
+                    found += node.any.below
+            nodes = following
+            if not nodes:
+                break
+        for node in nodes:
+            found += node.at
+        if not found:
+            return _NONE
+        if len(found) > 1:
+            found.sort(key=_order)
+        return tuple([value for _, value in found])
+
+
+def _order(entry: tuple[int, object]) -> int:
+    return entry[0]

@@ -1,0 +1,96 @@
+"""Who is asking: the identity that a verified credential gives, and nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+NO_CLAIMS: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Credentials:
+    """What Starlette reads at `request.auth`: the scopes, with `"authenticated"` first where somebody signed in."""
+
+    __slots__ = ("scopes",)
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        self.scopes = scopes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A signed-in caller, as `request.user`, `CurrentPrincipal` and requirements see it.
+
+    `sub` is never empty: where a token has none, its `client_id` stands in. `issuer` and `sub` together (`key`) name
+    the caller; `sub` alone is unique per issuer only. `roles` and `permissions` are the effective ones, after the role
+    hierarchy and grants. `claims` are those of the verified token, read-only all the way down (objects are mappings,
+    arrays are tuples). `token_id` is the `jti`, else a fingerprint of the token. `expires_at` is in seconds since the
+    epoch, or `None` where the credential does not end.
+    """
+
+    sub: str
+    issuer: str = ""
+    client_id: str | None = None
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    permissions: frozenset[str] = frozenset()
+    claims: Mapping[str, object] = field(default_factory=lambda: NO_CLAIMS, hash=False)
+    token_id: str | None = None
+    expires_at: float | None = None
+    credentials: Credentials = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.sub:
+            raise ValueError("a principal needs a sub")
+        credentials = Credentials(("authenticated", *sorted(self.scopes)))
+        object.__setattr__(self, "credentials", credentials)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The pair that names the caller across issuers: (`issuer`, `sub`)."""
+        return (self.issuer, self.sub)
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True: part of Starlette's user protocol."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The `sub`: part of Starlette's user protocol."""
+        return self.sub
+
+    @property
+    def identity(self) -> str:
+        """The `sub`: part of Starlette's user protocol."""
+        return self.sub
+
+
+class Anonymous:
+    """Nobody: what `request.user` is where no identity was asked for or none was shown."""
+
+    __slots__ = ()
+    credentials: Final = Credentials(())
+
+    @property
+    def is_authenticated(self) -> bool:
+        """False: part of Starlette's user protocol."""
+        return False
+
+    @property
+    def display_name(self) -> str:
+        """Empty: part of Starlette's user protocol."""
+        return ""
+
+    @property
+    def identity(self) -> str:
+        """Empty: part of Starlette's user protocol."""
+        return ""
+
+    def __repr__(self) -> str:
+        return "Anonymous()"
+
+
+ANONYMOUS: Final = Anonymous()

@@ -1,0 +1,28 @@
+"""What the core knows of a request: facts read once by an adapter, never a framework's object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+NO_FIELDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+WEBSOCKET: Final = "WEBSOCKET"
+"""The method that rules and marks give a WebSocket handshake."""
+
+
+class AccessRequest(NamedTuple):
+    """The facts of one request that a decision may rest on.
+
+    `method` is as received (`WEBSOCKET` for a handshake), `path` is what the app's router sees (decoded, after
+    `root_path`), `peer` is the address of the other end of the connection as the server gives it, or `None`.
+    `fields` holds the header fields that the gate asked for: lower-case name to all its values, in order, decoded as
+    latin-1. `redirected_peer` is true where the server itself seems to have replaced the peer by a forwarded address.
+    """
+
+    method: str
+    path: str
+    peer: str | None = None
+    fields: Mapping[str, tuple[str, ...]] = NO_FIELDS
+    redirected_peer: bool = False

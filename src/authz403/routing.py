@@ -1,0 +1,436 @@
+"""Which endpoint will run: asked of the app's own routing objects (Starlette's and FastAPI's), never guessed.
+
+The index only narrows down which routes are asked; each route's own `matches()` has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from starlette._utils import get_route_path
+from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor, UUIDConvertor
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Scope
+
+from authz403.endpoint import Endpoint, Found
+from authz403.errors import Mistakes
+from authz403.marks import NEED, TAKES_IDENTITY, Mark, guards_of, marks_of
+from authz403.paths import PathIndex, PathPattern, has_dot_segments, split
+from authz403.policy import Param
+from authz403.request import WEBSOCKET
+
+_ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
+_EVERYTHING: Final = PathPattern((), below=True)
+_NOTHING: Final = Found(None)
+_WEBSOCKET_METHODS: Final = frozenset({"on_connect", "on_receive", "on_disconnect"})
+
+Trail = list[tuple[int, str]]
+"""The routers on the way to an endpoint, each by its id and the root path that it sees."""
+
+
+class Served(NamedTuple):
+    """One kind of request that the app serves: a rule that meets none of these can never apply."""
+
+    pattern: PathPattern
+    methods: frozenset[str] | None
+    endpoint: Endpoint
+
+
+class RouteChanged(Exception):  # noqa: N818 - never leaves this module
+    """The app's routes are not those that the table was made of."""
+
+
+class AppRoutes:
+    """The routes of one Starlette or FastAPI app, walked again when they change.
+
+    `place_door(router)` is called for every router on the way; it returns what is wrong, if anything.
+    """
+
+    def __init__(self, app: ASGIApp, place_door: Callable[[Router], str | None]) -> None:
+        self._app = app
+        self._place_door = place_door
+        self.walk = Walk(app, place_door)
+
+    def find(self, native: tuple[Scope, Trail]) -> Found:
+        """Return what the app's own router would do with this request, noting the way there."""
+        scope, trail = native
+        walk = self.walk
+        if walk.is_current():
+            try:
+                return walk.top.find(scope, trail, get_route_path(scope))
+            except RouteChanged:
+                trail.clear()
+        self.walk = walk = Walk(self._app, self._place_door)
+        return walk.top.find(scope, trail, get_route_path(scope))
+
+
+class Walk:
+    """One walk through an app: its table of routes, what it serves, and what is wrong with it (`mistakes`)."""
+
+    def __init__(self, app: ASGIApp, place_door: Callable[[Router], str | None]) -> None:
+        self.mistakes = Mistakes("the app")
+        self.served: list[Served] = []
+        self.has_hosts = False
+        self._lists: list[Sequence[object]] = []
+        self._place_door = place_door
+        router, self.root_path = router_of(app)
+        if router is None:
+            raise TypeError("there is no router to walk")
+        for layer in _layers(app):
+            self.look_for_cors(layer)
+        self.top = _Table(self, router, (), (), PathPattern((), below=False), "")
+        self._size = sum(map(len, self._lists))
+
+    def is_current(self) -> bool:
+        """Tell whether no list of routes grew or shrank since."""
+        return sum(map(len, self._lists)) == self._size
+
+    def watch(self, routes: Sequence[object]) -> None:
+        """Notice when this list of routes grows or shrinks."""
+        self._lists.append(routes)
+
+    def door_before(self, router: Router) -> None:
+        """Put a door before a router."""
+        wrong = self._place_door(router)
+        if wrong is not None:
+            self.mistakes.add("router", type(router).__name__, wrong)
+
+    def look_for_cors(self, layer: object) -> None:
+        """Note a CORSMiddleware in this layer of an app."""
+        inside = [layer, *(getattr(found, "cls", None) for found in getattr(layer, "user_middleware", ()))]
+        for found in inside:
+            kind = found if isinstance(found, type) else type(found)
+            if issubclass(kind, CORSMiddleware):
+                why = (
+                    "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
+                    "gate cors=Cors(...), or add it after AuthzMiddleware, so that it stands outside"
+                )
+                self.mistakes.add("CORSMiddleware", kind.__name__, why)
+                return
+
+
+class _Entry(NamedTuple):
+    """A route as the router asks it: where it leads, and what stands there."""
+
+    matches: Callable[[Scope], tuple[Match, Scope]]
+    route: Any
+    endpoint: Endpoint
+    inner: _Table | None
+    path_param: str | None
+    """The name of the route's `path` parameter, which may take dot segments."""
+    mounted_root_path: str
+    handled: frozenset[str] | None = None
+    """The methods that a class-based endpoint has, where the route leaves that to it."""
+
+
+class _Table:
+    """The routes of one router at one place, under the marks of all that it is mounted in."""
+
+    def __init__(
+        self,
+        walk: Walk,
+        router: Router,
+        marks: tuple[Mark, ...],
+        above: tuple[int, ...],
+        prefix: PathPattern,
+        label: str,
+    ) -> None:
+        self._walk = walk
+        self._router = router
+        self._routes = router.routes
+        self._marks = (*marks, *guards_of(router))
+        self._above = (*above, id(router))
+        self._prefix = prefix
+        self._label = label
+        walk.watch(router.routes)
+        walk.door_before(router)
+        self._index = PathIndex(self._entry(route) for route in _flat(walk, router))
+        self._low_priority = {id(found): self._entry(found)[1] for found in _low_priority(walk, router)}
+        self._default: Endpoint | None = None
+        if getattr(router.default, "__func__", None) is not Router.not_found:
+            self._default = Endpoint(f"{label}/** (default)", "default", (*self._marks, *marks_of(router.default)))
+            self._serves(_EVERYTHING, None, self._default)
+
+    def find(self, scope: Scope, trail: Trail, full_path: str) -> Found:
+        """Do as `Router.app` does, up to running what it finds."""
+        router = self._router
+        if router.routes is not self._routes:
+            raise RouteChanged
+        trail.append((id(router), scope.get("root_path", "")))
+        path = get_route_path(scope)
+        partial: _Entry | None = None
+        for entry in self._index.find(path):
+            match, child_scope = entry.matches(scope)
+            if match is Match.FULL:
+                return self._taken(entry, scope, child_scope, trail, full_path, path)
+            if match is Match.PARTIAL and partial is None:
+                partial = entry
+        if partial is not None:
+            return _betraying(partial)
+        if scope["type"] == "http" and router.redirect_slashes and path != "/":
+            redirected = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
+            for entry in self._index.find(get_route_path(redirected)):
+                if entry.matches(redirected)[0] is not Match.NONE:
+                    return _betraying(entry)
+        if self._low_priority:
+            found = self._find_low_priority(scope)
+            if found is not None:
+                return found
+        return _NOTHING if self._default is None else Found(self._default)
+
+    def _taken(
+        self, entry: _Entry, scope: Scope, child_scope: Mapping[str, Any], trail: Trail, full_path: str, path: str
+    ) -> Found:
+        params = child_scope.get("path_params", {})
+        if entry.inner is not None:
+            within = {**scope, **child_scope}
+            if entry.mounted_root_path:
+                within["root_path"] = entry.mounted_root_path
+            return entry.inner.find(within, trail, full_path)
+        if entry.handled is not None and scope.get("method", "").upper() not in entry.handled:
+            return _betraying(entry)
+        if entry.path_param is not None and has_dot_segments(full_path):
+            return Found(entry.endpoint, params, _only_param_has_dots(entry, path, full_path))
+        return Found(entry.endpoint, params)
+
+    def _find_low_priority(self, scope: Scope) -> Found | None:
+        match, _, route, context = self._router._match_low_priority(dict(scope))  # type: ignore[attr-defined]  # noqa: SLF001 - FastAPI's frontend routes are asked nowhere else
+        if match is Match.NONE:
+            return None
+        entry = self._low_priority.get(id(context if context is not None else route))
+        if entry is None:
+            raise RouteChanged
+        return Found(entry.endpoint) if match is Match.FULL else _betraying(entry)
+
+    # ---- made at start-up
+
+    def _entry(self, route: Any) -> tuple[PathPattern, _Entry]:
+        kind = _kind_of(route)
+        label = self._label + (getattr(route, "path_format", None) or getattr(route, "path", None) or "")
+        marks = (*self._marks, *guards_of(getattr(route, "original_route", route)), *guards_of(route))
+        if kind is Mount or kind is Host:
+            return self._group(route, kind, label, marks)
+        endpoint_function = getattr(route, "endpoint", None)
+        if endpoint_function is None:
+            endpoint_function = getattr(route, "app", None)
+        needed, takes_identity = _dependencies(route)
+        by_method = _marks_by_method(endpoint_function)
+        endpoint = Endpoint(
+            label or "/**",
+            getattr(endpoint_function, "__name__", type(route).__name__),
+            _distinct((*marks, *marks_of(endpoint_function), *needed)),
+            by_method,
+            takes_identity=takes_identity,
+        )
+        pattern, path_param = _pattern_of(route) if kind is not None else (_EVERYTHING, None)
+        if kind is WebSocketRoute:
+            methods: frozenset[str] | None = frozenset({WEBSOCKET})
+        else:
+            methods = frozenset(getattr(route, "methods", None) or ()) or None
+        self._serves(pattern, methods, endpoint)
+        self._check_params(route, endpoint)
+        self._check_override(route)
+        handled = None if methods is not None else _handled(endpoint_function)
+        return pattern, _Entry(route.matches, route, endpoint, None, path_param, "", handled)
+
+    def _group(self, route: Any, kind: type, label: str, marks: tuple[Mark, ...]) -> tuple[PathPattern, _Entry]:
+        app = route.app
+        for layer in _layers(app):
+            self._walk.look_for_cors(layer)
+            marks = (*marks, *guards_of(layer))
+        pattern = _EVERYTHING
+        if kind is Mount:
+            segments, _ = _segments(route.path, route.param_convertors)
+            pattern = PathPattern(segments, below=True)
+        else:
+            self._walk.has_hosts = True
+            label = f"{self._label}{route.host}:"
+        router, root_path = router_of(app)
+        endpoint = Endpoint(label + "/**", type(app).__name__, _distinct((*marks, *marks_of(app))))
+        if router is None or id(router) in self._above:
+            self._serves(pattern, None, endpoint)
+            return pattern, _Entry(route.matches, route, endpoint, None, None, "")
+        prefix = PathPattern((*self._prefix.segments, *pattern.segments), below=False)
+        inner = _Table(self._walk, router, _distinct(marks), self._above, prefix, label)
+        return pattern, _Entry(route.matches, route, endpoint, inner, None, root_path)
+
+    def _serves(self, pattern: PathPattern, methods: frozenset[str] | None, endpoint: Endpoint) -> None:
+        below = PathPattern((*self._prefix.segments, *pattern.segments), pattern.below)
+        self._walk.served.append(Served(below, methods, endpoint))
+
+    def _check_params(self, route: Any, endpoint: Endpoint) -> None:
+        known = set(getattr(route, "param_convertors", None) or ())
+        for mark in (*endpoint.marks, *(mark for marks in endpoint.by_method.values() for mark in marks)):
+            for leaf in mark.requirement.leaves():
+                if isinstance(leaf, Param) and leaf.name not in known and not self._prefix_has_params():
+                    why = f"{endpoint.route} has no path parameter {leaf.name} (marked at {mark.where})"
+                    self._walk.mistakes.add("param", leaf.name, why)
+
+    def _prefix_has_params(self) -> bool:
+        return None in self._prefix.segments
+
+    def _check_override(self, route: Any) -> None:
+        original = getattr(route, "original_route", None)
+        if original is None or original is route or not isinstance(original, Route):
+            return
+        for base in type(original).__mro__:
+            if "matches" in base.__dict__:
+                if not base.__module__.startswith(("fastapi.", "starlette.")):
+                    why = "an included route whose class overrides matches() cannot be asked; add it to the app itself"
+                    self._walk.mistakes.add("route", getattr(route, "path", ""), why)
+                return
+
+
+def _betraying(entry: _Entry) -> Found:
+    methods = getattr(entry.route, "methods", None)
+    return Found(None, betrays=entry.endpoint, betrays_method=min(methods) if methods else None)
+
+
+def _only_param_has_dots(entry: _Entry, path: str, full_path: str) -> bool:
+    """Tell whether a path is free of dot segments but for what the route's own `path` parameter takes."""
+    found = entry.route.path_regex.match(path)
+    if found is None or entry.path_param is None:
+        return False
+    start, end = found.span(entry.path_param)
+    before = len(full_path) - len(path)
+    return not has_dot_segments(full_path[: before + start] + "_" + full_path[before + end :])
+
+
+def _layers(app: object) -> Iterator[object]:
+    """Yield an app and what it wraps, by the attribute `app` that middleware keeps it in, down to its router."""
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen:
+        seen.add(id(app))
+        yield app
+        if isinstance(app, Router) or isinstance(getattr(app, "router", None), Router):
+            return
+        app = getattr(app, "app", None)
+
+
+def router_of(app: object) -> tuple[Router | None, str]:
+    """Return the router that an app leads to, and the root path that a FastAPI app on the way would put in the scope."""
+    for layer in _layers(app):
+        if isinstance(layer, Router):
+            return layer, ""
+        router = getattr(layer, "router", None)
+        if isinstance(router, Router):
+            return router, getattr(layer, "root_path", "") or ""
+    return None, ""
+
+
+def _flat(walk: Walk, router: Router) -> Iterator[Any]:
+    """Yield the routes in the order in which the router asks them, FastAPI's included routers opened up."""
+    for route in router.routes:
+        if isinstance(route, Route | WebSocketRoute | Mount | Host) or not hasattr(route, "original_router"):
+            yield route
+            continue
+        _watch_included(walk, route.original_router, set())
+        try:
+            from fastapi.routing import iter_route_contexts  # noqa: PLC0415 - only a FastAPI app has such routes
+        except ImportError:
+            why = "this FastAPI cannot say what its included routers hold; authz403 needs FastAPI 0.144 or later"
+            walk.mistakes.add("include_router", type(route).__name__, why)
+            continue
+        yield from iter_route_contexts([route])
+
+
+def _watch_included(walk: Walk, router: Any, seen: set[int]) -> None:
+    if id(router) in seen:
+        return
+    seen.add(id(router))
+    walk.watch(router.routes)
+    for route in router.routes:
+        if hasattr(route, "original_router"):
+            _watch_included(walk, route.original_router, seen)
+
+
+def _low_priority(walk: Walk, router: Any) -> Iterable[Any]:
+    """Return FastAPI's frontend routes, which stand in no list of routes."""
+    listed = getattr(router, "_iter_low_priority_routes", None)
+    if listed is None:
+        return ()
+    for found in (router, *(route.original_router for route in router.routes if hasattr(route, "original_router"))):
+        walk.watch(found._low_priority_routes)  # noqa: SLF001 - FastAPI has no public list of these
+    return tuple(listed())
+
+
+def _kind_of(route: Any) -> type | None:
+    """Return which of Starlette's routes this is, or `None` for one whose `matches()` may take any path."""
+    original = getattr(route, "original_route", route)
+    for kind in (Route, WebSocketRoute, Mount, Host):
+        if isinstance(original, kind):
+            for base in type(original).__mro__:
+                if "matches" in base.__dict__:
+                    own = base.__module__.startswith(("fastapi.", "starlette."))
+                    return kind if own or kind in {Mount, Host} else None
+    return None
+
+
+def _pattern_of(route: Any) -> tuple[PathPattern, str | None]:
+    segments, below = _segments(route.path_format, route.param_convertors)
+    taking = [name for name, convertor in route.param_convertors.items() if isinstance(convertor, PathConvertor)]
+    return PathPattern(segments, below), taking[0] if len(taking) == 1 else None
+
+
+def _segments(path: str, convertors: Mapping[str, object]) -> tuple[tuple[str | None, ...], bool]:
+    """Return the segments of a route's path; from the first that may take a slash on, it is everything below."""
+    segments: list[str | None] = []
+    for segment in split(path):
+        inside = [convertor for name, convertor in convertors.items() if "{" + name in segment]
+        if any(type(convertor) not in _ONE_SEGMENT for convertor in inside):
+            return tuple(segments), True
+        segments.append(None if inside else segment)
+    return tuple(segments), False
+
+
+def _marks_by_method(endpoint: object) -> dict[str, tuple[Mark, ...]]:
+    """Return the marks on the methods of a class-based endpoint, by the HTTP method that calls each."""
+    if not isinstance(endpoint, type):
+        return {}
+    found: dict[str, tuple[Mark, ...]] = {}
+    for name in dir(endpoint):
+        marks = () if name.startswith("__") else marks_of(getattr(endpoint, name, None))
+        if marks:
+            method = WEBSOCKET if name in _WEBSOCKET_METHODS else name.upper()
+            found[method] = (*found.get(method, ()), *marks)
+    if "GET" in found and not hasattr(endpoint, "head"):
+        found["HEAD"] = found["GET"]
+    return found
+
+
+def _handled(endpoint: object) -> frozenset[str] | None:
+    """Return the methods that a class-based endpoint answers with anything but its own 405."""
+    if not (isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)):
+        return None
+    # Any attribute may be called by a request that names it as its method; only what is certainly missing is a 405.
+    names = {name.upper() for name in dir(endpoint)}
+    return frozenset(names | {"HEAD"} if "GET" in names else names)
+
+
+def _dependencies(route: Any) -> tuple[tuple[Mark, ...], bool]:
+    """Return the requirements of `needs` among a FastAPI route's dependencies, and whether it takes the principal."""
+    marks: list[Mark] = []
+    takes_identity = False
+    waiting = [getattr(route, "dependant", None)]
+    listed = [getattr(found, "dependency", None) for found in getattr(route, "dependencies", None) or ()]
+    seen: set[int] = set()
+    while waiting:
+        dependant = waiting.pop()
+        if dependant is None or id(dependant) in seen:
+            continue
+        seen.add(id(dependant))
+        listed.append(getattr(dependant, "call", None))
+        waiting.extend(getattr(dependant, "dependencies", ()))
+    for call in listed:
+        needed = getattr(call, NEED, None)
+        if isinstance(needed, Mark):
+            marks.append(needed)
+        takes_identity = takes_identity or getattr(call, TAKES_IDENTITY, False) is True
+    return tuple(marks), takes_identity
+
+
+def _distinct(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    return tuple({id(mark): mark for mark in marks}.values())

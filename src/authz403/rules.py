@@ -1,0 +1,174 @@
+"""Which policy applies: the rules by path, the marks and guards of the endpoint, and what holds where nothing was written.
+
+All that apply must hold. The table of combinations is filled once per pair of rule and endpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from authz403.decision import Decision
+from authz403.endpoint import Endpoint, Policy
+from authz403.errors import Mistakes
+from authz403.marks import Mark
+from authz403.paths import PathIndex, PathPattern, parse_pattern
+from authz403.policy import Requirement, all_of, as_requirement, deny, no_policy
+from authz403.request import WEBSOCKET
+
+ANY_METHOD: Final = "*"
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_KNOWN_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY", WEBSOCKET}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy for paths: `Rule("GET", "/health", anyone)`, `Rule("*", "/admin/**", any_role("admin"))`.
+
+    `methods` is one method or a list; `GET` names `HEAD` too, `"*"` names all methods and `WEBSOCKET`. In `path`, which
+    is what the app's router sees, `*` is one segment and a final `/**` the path itself and all below. Raises
+    `ConfigurationError` listing every mistake.
+    """
+
+    methods: str | Iterable[str]
+    path: str
+    requirement: Requirement
+    named: frozenset[str] | None = field(init=False, repr=False, compare=False)
+    pattern: PathPattern = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        mistakes = Mistakes("Rule")
+        methods = (self.methods,) if isinstance(self.methods, str) else mistakes.strings("methods", self.methods)
+        for method in methods:
+            if _METHOD.fullmatch(method) is None or (method != method.upper() and method.upper() in _KNOWN_METHODS):
+                mistakes.add(
+                    "methods", method, "a method such as GET, WEBSOCKET or * is needed; methods are case-sensitive"
+                )
+        if not methods:
+            mistakes.add("methods", [], "name a method, or * for all")
+        pattern = parse_pattern(self.path) if isinstance(self.path, str) else "a path is needed"
+        if isinstance(pattern, str):
+            mistakes.add("path", self.path, pattern)
+        if not isinstance(self.requirement, Requirement):
+            mistakes.add("requirement", self.requirement, "a requirement is needed, such as scopes(...) or anyone")
+        mistakes.raise_if_any()
+        named = frozenset(methods)
+        # RFC 9110 section 9.3.2: HEAD is GET without the content, so that it is judged as GET.
+        named = named | {"HEAD"} if "GET" in named else named
+        put = object.__setattr__
+        put(self, "methods", methods[0] if len(methods) == 1 else methods)
+        put(self, "named", None if ANY_METHOD in named else named)
+        put(self, "pattern", pattern)
+
+    def covers(self, other: Rule) -> bool:
+        """Tell whether this rule, standing earlier, leaves nothing for the other."""
+        methods = self.named is None or (other.named is not None and other.named <= self.named)
+        return methods and self.pattern.covers(other.pattern)
+
+    def __str__(self) -> str:
+        methods = self.methods if isinstance(self.methods, str) else ",".join(self.methods)
+        return f"Rule({methods} {self.path})"
+
+
+class Rules:
+    """The rules of one gate, with its default and what every request must meet."""
+
+    def __init__(self, rules: Sequence[Rule], default: Requirement, service: Requirement | None) -> None:
+        self.rules = tuple(rules)
+        self._index: PathIndex[tuple[int, Rule]] = PathIndex(
+            (rule.pattern, numbered) for numbered in enumerate(self.rules) for rule in numbered[1:]
+        )
+        self._default = no_policy if default is deny else default
+        self._service = () if service is None else (service,)
+        self._bare: dict[int | None, Policy] = {}
+        self.conceals = default.conceals or any(rule.requirement.conceals for rule in self.rules)
+
+    def rule_for(self, path: str, method: str) -> tuple[int | None, bool]:
+        """Return the number of the first rule for path and method, and whether any rule names the path."""
+        found = self._index.find(path)
+        for number, rule in found:
+            if rule.named is None or method in rule.named:
+                return number, True
+        return None, bool(found)
+
+    def policy(self, endpoint: Endpoint, number: int | None, method: str, *, path_named: bool) -> Policy:
+        """Return what a request to an endpoint must meet, given the rule that applies."""
+        if endpoint.by_method:
+            method = method.upper()  # a class-based endpoint finds its method without regard to case
+        # A client may invent methods; they all share one entry.
+        known = method if method in _KNOWN_METHODS or method in endpoint.by_method else ""
+        key = (number if number is not None or not path_named else -1, known)
+        found = endpoint.policies.get(key)
+        if found is None:
+            found = self._combined(endpoint.marks_for(known), number, path_named=path_named)
+            endpoint.policies[key] = found
+        return found
+
+    def bare_policy(self, number: int | None) -> Policy:
+        """Return what a request must meet that no endpoint takes: the rule, and what holds for all."""
+        found = self._bare.get(number)
+        if found is None:
+            parts = (*self._service, *(() if number is None else (self.rules[number].requirement,)))
+            words = "" if number is None else str(self.rules[number])
+            found = self._bare[number] = _policy(parts, words, ())
+        return found
+
+    def _combined(self, marks: tuple[Mark, ...], number: int | None, *, path_named: bool) -> Policy:
+        parts = [*self._service]
+        words = []
+        if number is not None:
+            parts.append(self.rules[number].requirement)
+            words.append(str(self.rules[number]))
+        parts.extend(mark.requirement for mark in marks)
+        if marks:
+            words.append("marks")
+        elif number is None:
+            # Rules that name the path but not this method are a policy that does not include it.
+            parts.append(no_policy if path_named else self._default)
+            words.append("default")
+        return _policy(parts, ", ".join(words), marks)
+
+    def mistakes_in(self, mistakes: Mistakes) -> None:
+        """Note every rule that an earlier one leaves nothing for."""
+        for later, rule in enumerate(self.rules):
+            for earlier in range(later):
+                if self.rules[earlier].covers(rule):
+                    why = f"never reached: rules[{earlier}], {self.rules[earlier]}, applies first; move this one before it"
+                    mistakes.add(f"rules[{later}]", str(rule), why)
+                    break
+
+
+def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> Policy:
+    requirement = all_of(parts)
+    demanded = frozenset(id(leaf) for mark in marks for leaf in (mark.requirement, *mark.requirement.leaves()))
+    told = f"{words}: {requirement!r}" if words else repr(requirement)
+    return Policy(
+        requirement,
+        told,
+        Decision(allowed=True, policy=told, concealed=requirement.conceals),
+        requirement.conceals,
+        requirement.needs_identity,
+        requirement.tokenless,
+        demanded,
+    )
+
+
+def as_rules(mistakes: Mistakes, rules: object) -> tuple[Rule, ...]:
+    """Return the rules of `Gate(rules=)`, noting what is none."""
+    if isinstance(rules, Rule) or not isinstance(rules, Iterable):
+        mistakes.add("rules", rules, "a list of Rule(...) is needed")
+        return ()
+    listed = tuple(rules)
+    for index, rule in enumerate(listed):
+        if not isinstance(rule, Rule):
+            mistakes.add(f"rules[{index}]", rule, "a Rule(...) is needed")
+    return tuple(rule for rule in listed if isinstance(rule, Rule))
+
+
+def default_requirement(default: object) -> Requirement:
+    """Return `Gate(default=)`, checked."""
+    return as_requirement("Gate", "default", default)

@@ -1,0 +1,66 @@
+"""What every test shares: Hypothesis profiles, the folder of public test vectors, and the law: no skip is silent."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+ROOT = Path(__file__).parent.parent
+REQUIRE_ALL = os.environ.get("AUTHZ403_REQUIRE_ALL") == "1"
+
+# No deadline: a slow machine is not a bug. CI repeats the same examples, so that it only fails for what was changed.
+settings.register_profile("default", max_examples=100, deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=5_000)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """Return the folder of public test vectors that AUTHZ403_CORPORA names, relative to the repository or absolute."""
+    value = os.environ.get("AUTHZ403_CORPORA")
+    if not value:
+        pytest.skip("needs public test vectors: set AUTHZ403_CORPORA to their folder")
+    folder = ROOT / value
+    if not folder.is_dir():
+        pytest.fail(f"AUTHZ403_CORPORA={value} is not a folder", pytrace=False)
+    return folder
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def _refuse_skip(report: Report) -> Report:
+    expected_failure = hasattr(report, "wasxfail")
+    if REQUIRE_ALL and report.skipped and not expected_failure:
+        reason = _reason(report)
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and AUTHZ403_REQUIRE_ALL=1 allows no skip: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skipped test into a failed one where everything is required."""
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a skipped test file into a failed one where everything is required."""
+    return _refuse_skip((yield))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name every skipped test and what it needs."""
+    skipped = terminalreporter.getreports("skipped")
+    if skipped:
+        terminalreporter.section("skipped here (AUTHZ403_REQUIRE_ALL=1 makes each a failure)")
+        for report in skipped:
+            terminalreporter.line(f"{report.nodeid}: {_reason(report)}")
