@@ -29,6 +29,7 @@ from authz403.startup import check_app
 TICKETS: Final = "authz403"
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 _NOT_FOUND: Final = 404
+_WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
 _STARTS_ANSWER: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
@@ -49,39 +50,24 @@ class _Met(NamedTuple):
     wanted: Mapping[bytes, str]
 
 
-class _Exchange:
-    """One request and its answer, as the outermost gate sees it; gates further in leave their outcome here."""
-
-    __slots__ = ("outcome", "started")
-
-    def __init__(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-        self.started = False
-
-
-class _Passage(NamedTuple):
-    """One gate's leave to go on: what it decided, within which exchange, and after which gates further out."""
-
-    exchange: _Exchange
-    outcome: Outcome
-    outer: tuple[Ticket, ...]
-
-
 class Ticket:
-    """What was decided on, left in the scope for the doors: a router that sees anything else runs nothing."""
+    """What was decided on, left in the scope for the doors: a router that sees anything else runs nothing.
 
-    __slots__ = ("exchange", "gate", "host", "method", "missing_at", "path", "trail", "type")
+    `outcome` is that of the outermost gate, where gates further in leave what they said.
+    """
 
-    def __init__(self, met: _Met, passage: _Passage, trail: Trail, scope: Scope) -> None:
+    __slots__ = ("gate", "host", "method", "missing_at", "outcome", "path", "trail", "type")
+
+    def __init__(self, met: _Met, outcome: Outcome, trail: Trail, scope: Scope, *, missing: bool) -> None:
         self.gate = met.gate
-        self.exchange = passage.exchange
+        self.outcome = outcome
         self.type = scope["type"]
         self.method = scope.get("method")
         self.path = scope["path"]
         self.trail = trail
         self.host = _host(scope) if met.routes is not None and met.routes.walk.has_hosts else None
         # The router that holds the route answers for a concealed one as if it did not.
-        self.missing_at = trail[-1][0] if passage.outcome.concealed_as_missing and trail else None
+        self.missing_at = trail[-1][0] if missing and trail else None
 
 
 class AuthzMiddleware:
@@ -115,91 +101,87 @@ class AuthzMiddleware:
         outer: tuple[Ticket, ...] = scope.get(TICKETS, ())
         request = _access_request(scope, met.wanted)
         trail: Trail = []
-        within = outer[-1].exchange.outcome if outer else None
+        within = outer[-1].outcome if outer else None
         if met.routes is None:
             step = met.gate.decide(request, RULES_ALONE, scope, within=within)
         else:
-            seen = {**scope, "root_path": met.routes.walk.root_path} if met.routes.walk.root_path else scope
+            root_path = met.routes.walk.root_path
+            seen = {**scope, "root_path": root_path} if root_path else scope
             step = met.gate.decide(request, met.routes, (seen, trail), within=within)
         while isinstance(step, Need):
             step = step.resume(await _fulfilled(step))
-        if outer:
-            await self._inside(met, outer, step, trail, scope, receive, send)
+        if within is not None:
+            await self._inside(met, within, step, trail, scope, receive, send)
+        elif step.response is not None:
+            met.gate.record(step)
+            await _respond(step.response, scope, send)
         else:
             await self._outermost(met, step, trail, scope, receive, send)
 
     async def _outermost(
         self, met: _Met, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        """Run the app for a request that goes on, and write its one event when the answer starts."""
         gate = met.gate
-        if outcome.response is not None:
-            gate.record(outcome)
-            await _respond(outcome.response, scope, send)
-            return
-        exchange = _Exchange(outcome)
         # Routers write into the scope; a concealed refusal from inside a handler has to start over.
         before = dict(scope) if outcome.decision.concealed else scope
 
         async def send_on(message: Message) -> None:
-            if not exchange.started and message["type"] in _STARTS_ANSWER:
-                exchange.started = True
-                gate.record(exchange.outcome)
-                message = _with_headers(message, exchange.outcome, gate)
+            if not outcome.answered and message["type"] in _STARTS_ANSWER:
+                outcome.answered = True
+                gate.record(outcome.inner or outcome)
+                message = _with_headers(message, outcome, gate)
             await send(message)
 
+        self._let_in(met, outcome, outcome, trail, scope)
+        token = current.set(outcome)
         try:
-            await self._forward(met, _Passage(exchange, outcome, ()), trail, scope, receive, send_on)
+            await self._run(outcome, trail, scope, receive, send_on)
         except AccessDenied as denied:
-            await self._denied_inside(met, exchange, denied, trail, before, receive, send_on)
+            await self._denied_inside(met, outcome, denied, trail, before, receive, send_on)
         except Exception as error:
-            if not exchange.started:
+            if not outcome.answered:
                 if gate.cors is not None and scope["type"] == "http":
                     await _crash_page(error, scope, receive, send_on)
-                gate.record(exchange.outcome)
+                gate.record(outcome.inner or outcome)
             raise
+        finally:
+            current.reset(token)
 
     async def _inside(
-        self,
-        met: _Met,
-        outer: tuple[Ticket, ...],
-        outcome: Outcome,
-        trail: Trail,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, met: _Met, outermost: Outcome, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
-        exchange = outer[-1].exchange
         if not outcome.decision.allowed:
-            exchange.outcome = outcome
-            outcome.headers = outer[0].exchange.outcome.headers
+            outermost.inner = outcome
         if outcome.response is not None:
             await _respond(outcome.response, scope, send)
             return
-        await self._forward(met, _Passage(exchange, outcome, outer), trail, scope, receive, send)
+        self._let_in(met, outermost, outcome, trail, scope)
+        token = current.set(outcome)
+        try:
+            await self._run(outcome, trail, scope, receive, send)
+        finally:
+            current.reset(token)
 
-    async def _forward(
-        self, met: _Met, passage: _Passage, trail: Trail, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Run the app, with the caller and the ticket for its doors in the scope."""
-        outcome = passage.outcome
+    def _let_in(self, met: _Met, outermost: Outcome, outcome: Outcome, trail: Trail, scope: Scope) -> None:
+        """Leave the caller in the scope, and the ticket for the doors."""
         who = outcome.principal or ANONYMOUS
         scope["user"] = who
         scope["auth"] = who.credentials
-        scope[TICKETS] = (*passage.outer, Ticket(met, passage, trail, scope))
+        ticket = Ticket(met, outermost, trail, scope, missing=outcome.concealed_as_missing)
+        scope[TICKETS] = (*scope.get(TICKETS, ()), ticket)
+
+    async def _run(self, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
         if outcome.concealed_as_missing and not trail:
-            await _respond(_PLAIN_NOT_FOUND, scope, send)
-            return
-        token = current.set(outcome)
-        try:
+            await _respond(_PLAIN_NOT_FOUND, scope, send)  # no router that could say it in the app's own words
+        else:
             await self.app(scope, receive, send)
-        finally:
-            current.reset(token)
 
     async def _denied_inside(
         self,
         met: _Met,
-        exchange: _Exchange,
+        outcome: Outcome,
         denied: AccessDenied,
         trail: Trail,
         scope: Scope,
@@ -207,17 +189,19 @@ class AuthzMiddleware:
         send: Send,
     ) -> None:
         """Answer a request that a handler refused."""
-        if exchange.started:
+        if outcome.answered:
             met.gate.audit.error(str(denied.reason), "access was denied after the answer had started", denied)
             if scope["type"] == "http":
                 raise denied
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
-        outcome = met.gate.denied_by_app(exchange.outcome, denied)
+        met.gate.denied_by_app(outcome, denied)
         if outcome.response is not None:
             await _respond(outcome.response, scope, send)
         else:
-            await self._forward(met, _Passage(exchange, outcome, ()), trail, scope, receive, send)
+            scope.pop(TICKETS, None)
+            self._let_in(met, outcome, outcome, trail, scope)
+            await self._run(outcome, trail, scope, receive, send)
 
     # ---- meeting the app
 
@@ -241,7 +225,7 @@ class AuthzMiddleware:
         app: Any = self.app if isinstance(self._routes_of, _Find) else self._routes_of
         if router_of(app)[0] is None:
             mistakes = Mistakes("AuthzMiddleware")
-            why = "its routes cannot be found; say routes_of=app (the Starlette or FastAPI app) or routes_of=None (rules alone)"
+            why = "its routes cannot be found; say routes_of= with the Starlette or FastAPI app, or routes_of=None"
             mistakes.add("app", type(app).__name__, why)
             mistakes.raise_if_any()
         return AppRoutes(app, lambda router: place_door(router, gate))
@@ -306,7 +290,7 @@ class Door:
             self._gate.record(outcome)
         else:
             ticket = tickets[-1]
-            outcome = ticket.gate.broken(ticket.exchange.outcome, Reason.ROUTE_MISMATCH, hint)
+            outcome = ticket.gate.broken(ticket.outcome, Reason.ROUTE_MISMATCH, hint)
             if outcome.report_only:
                 await self.app(scope, receive, send)
                 return
@@ -388,16 +372,23 @@ async def _respond(response: Response, scope: Scope, send: Send) -> None:
 
 def _with_headers(message: Message, outcome: Outcome, gate: Gate) -> Message:
     """Return the start of an answer with the gate's CORS headers in place of the app's."""
-    conceals = gate.rules.conceals or outcome.decision.concealed
-    hides = conceals and message.get("status") == _NOT_FOUND
-    if not (outcome.headers or hides) or message["type"] in {"websocket.close", "websocket.accept"}:
+    own = outcome.headers
+    hides = message.get("status") == _NOT_FOUND and (gate.rules.conceals or outcome.decision.concealed)
+    if not (own or hides) or message["type"] in _WEBSOCKET_ANSWERS:
         return message
-    headers = list(message.get("headers", ()))
-    if outcome.headers:
-        headers = [header for header in headers if not header[0].lower().startswith(b"access-control-")]
-        varies = any(name.lower() == b"vary" and b"origin" in value.lower() for name, value in headers)
-        headers += [header for header in outcome.headers if not (varies and header[0] == b"vary")]
-    if hides and not any(name.lower() == b"cache-control" for name, _ in headers):
+    headers: list[tuple[bytes, bytes]] = []
+    varies = cached = False
+    for header in message.get("headers", ()):
+        name = header[0].lower()
+        if own and name.startswith(b"access-control-"):
+            continue
+        if name == b"vary":
+            varies = varies or b"origin" in header[1].lower()
+        elif name == b"cache-control":
+            cached = True
+        headers.append(header)
+    headers.extend([header for header in own if header[0] != b"vary"] if varies else own)
+    if hides and not cached:
         headers.append((b"cache-control", b"no-store"))
     return {**message, "headers": headers}
 

@@ -39,11 +39,11 @@ class Audit:
         self._policy_version = policy_version
         self._told: set[str] = set()
 
-    def wants_allowed(self) -> bool:
-        """Tell whether `authz.allowed` would be written anywhere; asked before the work for it is done."""
+    def wants(self, level: Level) -> bool:
+        """Tell whether an event of this level would be written anywhere; asked before the work for it is done."""
         if not structlog.is_configured():
-            return _stdlib_logger.isEnabledFor(logging.DEBUG)
-        return _structlog_enabled_for_debug()
+            return _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level])
+        return level != "debug" or _structlog_enabled_for_debug()
 
     def record(self, outcome: Outcome, *, body: bytes | None = None, report_only: bool = False) -> None:
         """Write the event of a decided request."""

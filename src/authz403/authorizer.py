@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Final
 
 from authz403.decision import Decision
-from authz403.policy import Custom, Facts, Unmet
+from authz403.endpoint import Policy
+from authz403.policy import Custom, Facts, Unmet, anyone
 from authz403.problem import whole_seconds
 from authz403.reasons import Reason
-from authz403.endpoint import Policy
 
 _FORBIDDEN: Final = 403
 _NOT_CONCEALED: Final = 500  # from here on, and for 400, the truth is told even of a concealed policy
@@ -20,7 +20,15 @@ _NO_FACTS: Final[Mapping[str, object]] = MappingProxyType({})
 
 def authorize(policy: Policy, facts: Facts) -> Decision | Custom | None:
     """Decide. Where it cannot be told yet, return `None` for the caller's identity or the requirement to be asked."""
-    unmet = policy.requirement.check(facts)
+    if facts.identity is None:
+        unmet = policy.first.check(facts)
+        if unmet is not None:
+            return refusal(unmet, policy.words, conceals=policy.conceals)
+        if policy.rest is anyone:
+            return policy.allowed
+        if not policy.rest.tokenless:
+            return None
+    unmet = policy.rest.check(facts)
     if unmet is None:
         return policy.allowed
     if unmet.waiting is True:

@@ -15,7 +15,7 @@ current: Final[ContextVar[Outcome | None]] = ContextVar("authz403_outcome", defa
 
 
 def check(condition: bool, reason: Reason | str, **facts: object) -> None:  # noqa: FBT001 - reads as a sentence
-    """Refuse the request unless `condition` is true: `check(order.owner == user.sub, Reason.NOT_OWNER, order=order.id)`.
+    """Refuse unless `condition` is true: `check(order.owner == user.sub, Reason.NOT_OWNER, order=order.id)`.
 
     `reason` is a `Reason` or a code of your own; `facts` go to the log event. Raises `AccessDenied`, which the
     middleware turns into the answer; `TypeError` where `condition` is not a bool; `ConfigurationError` where no gate

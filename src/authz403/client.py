@@ -29,7 +29,7 @@ _REASONS: Final = {reason.value: reason for reason in Reason}
 def parse_denial(
     status: int, headers: Mapping[str, str] | Iterable[tuple[str, str]], body: bytes | str = b""
 ) -> Denial | None:
-    """Return the refusal that a response is, or `None` where it is none: `parse_denial(r.status_code, r.headers, r.content)`.
+    """Return the refusal that a response is, or `None`: `parse_denial(r.status_code, r.headers, r.content)`.
 
     Reads this library's problem document (RFC 9457) and, from any other server, a bare Bearer challenge (RFC 6750,
     RFC 9470). Never raises for what a server sent; parts that it did not send, or not in their shape, stay empty.

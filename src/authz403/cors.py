@@ -28,7 +28,7 @@ _SAFELISTED: Final = frozenset({"accept", "accept-language", "content-language",
 # Fetch standard, "forbidden method" and "forbidden request-header": no script can send them.
 _FORBIDDEN_METHODS: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 _FORBIDDEN_HEADERS: Final = frozenset(
-    [
+    {
         "accept-charset",
         "accept-encoding",
         "access-control-request-headers",
@@ -50,7 +50,7 @@ _FORBIDDEN_HEADERS: Final = frozenset(
         "transfer-encoding",
         "upgrade",
         "via",
-    ]
+    }
 )
 _LONGEST_MAX_AGE: Final = 86_400  # seconds; no browser keeps a preflight longer
 

@@ -1,4 +1,4 @@
-"""The Authorization header: one Bearer token of the right shape, or the reason why not (RFC 6750, RFC 9110 section 11)."""
+"""The Authorization header: one Bearer token of the right shape (RFC 6750, RFC 9110), or why not."""
 
 from __future__ import annotations
 

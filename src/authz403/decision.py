@@ -1,4 +1,4 @@
-"""What was decided: the decision with all that the log may know, the denial with what the caller may, and the answer."""
+"""What was decided: a decision for the log, a denial for the caller, and what to do with the request."""
 
 from __future__ import annotations
 
@@ -84,17 +84,20 @@ class Outcome:
 
     `response` is the gate's own answer, or `None` where the request goes on to the app. `headers` are what every
     answer carries. `concealed_as_missing` says that the app must answer as if the route did not exist. Where the gate
-    only reports, `check_failed` is the denial that a handler's check would have been.
+    only reports, `check_failed` is the denial that a handler's check would have been. `answered`
+    says that an answer has started, and `inner` is what a gate further in decided, where the client is told that.
     """
 
     __slots__ = (
         "address",
+        "answered",
         "check_failed",
         "concealed_as_missing",
         "decision",
         "decision_id",
         "demanded",
         "headers",
+        "inner",
         "principal",
         "rejected_facts",
         "report_only",
@@ -119,6 +122,8 @@ class Outcome:
         self.concealed_as_missing = False
         self.report_only = report_only
         self.check_failed: AccessDenied | None = None
+        self.answered = False
+        self.inner: Outcome | None = None
 
 
 UNDECIDED = Decision(False, "", Reason.POLICY_ERROR, 500)  # noqa: FBT003 - a row of the named tuple

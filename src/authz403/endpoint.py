@@ -10,22 +10,23 @@ from authz403.decision import Decision
 from authz403.marks import Mark
 from authz403.policy import Requirement
 
-Native = TypeVar("Native", contravariant=True)
+Native_contra = TypeVar("Native_contra", contravariant=True)
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Policy(NamedTuple):
     """What one kind of request must meet, with the decision for where it does.
 
-    `demanded` are the ids of the marked requirements that it holds.
+    The requirement is judged in two parts: `first` what needs no token and is told first, then the `rest`. `demanded`
+    are the ids of the marked requirements that it holds.
     """
 
     requirement: Requirement
+    first: Requirement
+    rest: Requirement
     words: str
     allowed: Decision
     conceals: bool
-    needs_identity: bool
-    tokenless: bool
     demanded: frozenset[int]
 
 
@@ -72,10 +73,10 @@ class Found(NamedTuple):
     betrays_method: str | None = None
 
 
-class Routes(Protocol[Native]):
+class Routes(Protocol[Native_contra]):
     """The routes of one app, asked for what would run."""
 
-    def find(self, native: Native) -> Found:
+    def find(self, native: Native_contra) -> Found:
         """Return what the app's own router would do with this request."""
         ...
 

@@ -1,4 +1,4 @@
-"""The two exceptions of the library: broken configuration, with every mistake at once, and a denial from inside a handler."""
+"""The two exceptions: broken configuration, with every mistake at once, and a denial from a handler."""
 
 from __future__ import annotations
 

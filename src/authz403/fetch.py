@@ -1,4 +1,4 @@
-"""Fetching a JSON document over https, within limits: no redirects, bounded size and time. Blocks; call it off the loop."""
+"""Fetching JSON over https within limits: no redirects, bounded size and time. It blocks."""
 
 from __future__ import annotations
 

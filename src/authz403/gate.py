@@ -1,4 +1,4 @@
-"""The gate: the whole way of a request, from its facts to what becomes of it. No I/O; nothing here knows a framework."""
+"""The gate: the whole way of a request, from its facts to what becomes of it. No I/O, no framework."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from authz403.identity import Identifier, IdentitySource, as_sources
 from authz403.keys import FetchedKeys
 from authz403.need import How, Need
 from authz403.network import Network
-from authz403.paths import has_dot_segments, is_malformed, without_dot_segments
-from authz403.policy import Custom, Facts, Kind, Rejected, Requirement, ServiceNetworks, Unmet, deny
+from authz403.paths import has_dot_segments, is_malformed, is_usual, without_dot_segments
+from authz403.policy import Custom, Facts, Kind, Rejected, Requirement, ServiceNetworks, Unmet, anyone, deny
 from authz403.principal import Principal
 from authz403.problem import DEFAULT_TYPE_BASE, Disclose, Problems, Render
 from authz403.rbac import Rbac
@@ -130,16 +130,22 @@ class Gate:
                 outcome.address = self._network.client_address(request)
             else:
                 outcome.address, outcome.principal = within.address, within.principal
-            path = request.path
-            if cors is not None and request.method == WEBSOCKET and not self._origin_fits(request, cors):
+            path, method = request.path, request.method
+            if cors is not None and method == WEBSOCKET and not self._origin_fits(request, cors):
                 return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
-            if is_malformed(path):
+            is_usual_path = is_usual(path)
+            if not is_usual_path and is_malformed(path):
                 return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
             found = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
-            if has_dot_segments(path) and not self._dots_fit(path, request.method, found):
+            if not is_usual_path and has_dot_segments(path) and not self._dots_fit(path, method, found):
                 return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            policy = self._policy(found, path, request.method, outcome)
-            return self._authorized(outcome, policy, found)
+            policy = self._policy(found, path, method, outcome)
+            if policy.requirement is anyone:
+                outcome.decision = policy.allowed
+                return outcome
+            now = self._clock()
+            facts = Facts(request, None, outcome.address, found.path_params, now=now)
+            return self._decided(outcome, policy, facts)
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
 
@@ -159,18 +165,22 @@ class Gate:
                 return betrayed
         return bare
 
-    def _authorized(self, outcome: Outcome, policy: Policy, found: Found) -> Outcome | Need[Outcome]:
-        now = self._clock()
-        facts = Facts(outcome.request, None, outcome.address, found.path_params, now=now)
-        if policy.needs_identity and not policy.tokenless:
-            return self._identified(outcome, policy, facts)
-        return self._decided(outcome, policy, facts)
-
-    def _identified(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
-        identity = self._identifier.identify(outcome.request, facts.now)
-        if isinstance(identity, Need):
-            return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
-        return self._known(outcome, policy, facts, identity)
+    def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
+        decision = authorize(policy, facts)
+        if decision is None:
+            identity = self._identifier.identify(outcome.request, facts.now)
+            if isinstance(identity, Need):
+                return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
+            return self._known(outcome, policy, facts, identity)
+        if isinstance(decision, Decision):
+            return self._finished(outcome, decision)
+        asked, test = decision, decision.test
+        answer: Need[object] = Need(How.COROUTINE, lambda: test(facts), lambda given: given)
+        return self._resumable(
+            outcome,
+            answer,
+            lambda given: self._decided(outcome, policy, facts._replace(answers={**facts.answers, id(asked): given})),
+        )
 
     def _known(
         self, outcome: Outcome, policy: Policy, facts: Facts, identity: Principal | Rejected
@@ -179,21 +189,8 @@ class Gate:
             outcome.principal = identity
         else:
             outcome.rejected_facts = identity.facts
-        return self._decided(outcome, policy, facts._replace(identity=identity))
-
-    def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
-        decision = authorize(policy, facts)
-        if isinstance(decision, Decision):
-            return self._finished(outcome, decision)
-        if decision is None:
-            return self._identified(outcome, policy, facts)
-        asked, test = decision, decision.test
-        answer: Need[object] = Need(How.COROUTINE, lambda: test(facts), lambda given: given)
-        return self._resumable(
-            outcome,
-            answer,
-            lambda given: self._decided(outcome, policy, facts._replace(answers={**facts.answers, id(asked): given})),
-        )
+        known = Facts(facts.request, identity, facts.address, facts.path_params, facts.answers, facts.now)
+        return self._decided(outcome, policy, known)
 
     def _resumable(
         self, outcome: Outcome, need: Need[T], go_on: Callable[[T], Outcome | Need[Outcome]]
@@ -273,7 +270,7 @@ class Gate:
         if outcome.check_failed is not None and self.report_only:
             self.denied_by_app(outcome, outcome.check_failed)
         allowed = outcome.decision.allowed
-        if allowed and not self.audit.wants_allowed():
+        if not self.audit.wants("debug" if allowed else "warning"):
             return
         outcome.decision_id = outcome.decision_id or new_decision_id()
         body = outcome.response.body if outcome.response is not None and not allowed else None
@@ -307,7 +304,7 @@ class Gate:
         return not origins or (len(origins) == 1 and cors.allows(origins[0]))
 
     def _dots_fit(self, path: str, method: str, found: Found) -> bool:
-        """Dot segments pass only into a path parameter, and only where the shortened path stands under the same rule."""
+        """Dot segments pass only into a path parameter, where the shortened path stands under the same rule."""
         shortened = without_dot_segments(path)
         return found.takes_dot_segments and self.rules.rule_for(path, method) == self.rules.rule_for(shortened, method)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import Lock
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from authz403.credentials import MISSING, Unusable, bearer_token
+from authz403.credentials import LONGEST_AUTHORIZATION, MISSING, Unusable, bearer_token
 from authz403.errors import Mistakes
 from authz403.jose import TokenRefused, VerificationKey, read_token
 from authz403.need import How, Need
@@ -52,6 +52,7 @@ class IdentitySource(Protocol):
 
 class _Remembered(NamedTuple):
     principal: Principal
+    expires_at: float
     source: BearerTokens
     key: VerificationKey
 
@@ -81,12 +82,17 @@ class Identifier:
 
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """Return who is asking, or why nobody can be told. A token seen before costs one look-up."""
-        token = bearer_token(request.fields.get(AUTHORIZATION, ())) if self._bearers else MISSING
-        if isinstance(token, str):
-            digest = hashlib.sha256(token.encode("ascii")).digest()
+        lines = request.fields.get(AUTHORIZATION, ())
+        digest = b""
+        if self._bearers and len(lines) == 1 and len(lines[0]) <= LONGEST_AUTHORIZATION:
+            digest = hashlib.sha256(lines[0].encode("latin-1")).digest()
             remembered = self._tokens.get(digest)
-            if remembered is not None and _still_valid(remembered, now):
-                return remembered.principal if self._roles_for is None else self._with_roles(remembered.principal, now)
+            if remembered is not None:
+                principal, expires_at, source, key = remembered
+                if now - source.leeway < expires_at and source.keys.still_holds(key, now):
+                    return principal if self._roles_for is None else self._with_roles(principal, now)
+        token = bearer_token(lines) if self._bearers else MISSING
+        if isinstance(token, str):
             verified = self._verify(token, now)
             if isinstance(verified, Need):
                 return verified.then(lambda found: self._remember(digest, found, now))
@@ -175,15 +181,13 @@ class Identifier:
         return rbac.applied(principal, roles)
 
 
-def _still_valid(remembered: _Remembered, now: float) -> bool:
-    principal, source, key = remembered
-    expires = principal.expires_at
-    return expires is not None and now - source.leeway < expires and source.keys.still_holds(key, now)
-
-
 def _remembering(source: BearerTokens) -> Callable[[Verified | Rejected], _Remembered | Rejected]:
     def keep(found: Verified | Rejected) -> _Remembered | Rejected:
-        return found if isinstance(found, Rejected) else _Remembered(found.principal, source, found.key)
+        return (
+            found
+            if isinstance(found, Rejected)
+            else _Remembered(found.principal, found.principal.expires_at or 0.0, source, found.key)
+        )
 
     return keep
 

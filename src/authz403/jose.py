@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +46,6 @@ ALGORITHMS: Final = frozenset(_ALGORITHMS)
 
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVE_ALGORITHMS: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-_JWK_CURVES: Final = {"P-256", "P-384", "P-521"}
 # RFC 7518 section 3.3: a key of size 2048 bits or larger MUST be used.
 _SMALLEST_RSA_BITS: Final = 2048
 
@@ -121,39 +120,40 @@ def key_from_secret(secret: bytes, algorithms: Iterable[str]) -> VerificationKey
 def key_from_jwk(jwk: Mapping[str, object], *, hmac_algorithms: Iterable[str] = ()) -> VerificationKey:
     """Read a JWK for verification; symmetric keys only where the configuration names HS algorithms."""
     kid, named = jwk.get("kid"), jwk.get("alg")
-    if kid is not None and not isinstance(kid, str):
-        raise KeyRefused("its kid is not a string")
-    if named is not None and not isinstance(named, str):
-        raise KeyRefused("its alg is not a string")
+    if not isinstance(kid, str | None) or not isinstance(named, str | None):
+        raise KeyRefused("its kid or alg is not a string")
     # RFC 7517 section 4.2 and 4.3: use and key_ops say what a key is for.
     if jwk.get("use", "sig") != "sig":
         raise KeyRefused("its use is not sig")
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         raise KeyRefused("its key_ops do not hold verify")
-    kind = jwk.get("kty")
+    reader = _JWK_READERS.get(f"{jwk.get('kty')} {jwk.get('crv', '')}".rstrip())
+    if reader is None:
+        raise KeyRefused("its kty or crv is not one that is used for signatures here")
     try:
-        if kind == "oct":
-            key = key_from_secret(HMACAlgorithm.from_jwk(dict(jwk)), hmac_algorithms)
-            if named is not None and named not in key.algorithms:
-                raise KeyRefused(f"its alg {named} is not among the algorithms configured")
-            return VerificationKey(
-                kid=kid, algorithms=frozenset({named}) if named else key.algorithms, material=key.material
-            )
-        if kind == "RSA":
-            material: object = RSAAlgorithm.from_jwk(dict(jwk))
-        elif kind == "EC" and jwk.get("crv") in _JWK_CURVES:
-            material = ECAlgorithm.from_jwk(dict(jwk))
-        elif kind == "OKP":
-            material = OKPAlgorithm.from_jwk(dict(jwk))
-        else:
-            raise KeyRefused("its kty or crv is not one that is used for signatures here")
-    except KeyRefused:
-        raise
+        material = reader(dict(jwk))
     except Exception as error:
+        # What PyJWT and cryptography raise for broken keys is not one family.
         raise KeyRefused("its parameters do not make a key") from error
+    if isinstance(material, bytes):
+        allowed = key_from_secret(material, hmac_algorithms).algorithms
+        if named is not None and named not in allowed:
+            raise KeyRefused(f"its alg {named} is not among the algorithms configured")
+        return VerificationKey(kid=kid, algorithms=frozenset({named}) if named else allowed, material=material)
     public = getattr(material, "public_key", None)
     return _public_key(public() if public is not None else material, kid=kid, named=named)
+
+
+_JWK_READERS: Final[Mapping[str, Callable[[dict[str, object]], object]]] = {
+    "oct": HMACAlgorithm.from_jwk,
+    "RSA": RSAAlgorithm.from_jwk,
+    "EC P-256": ECAlgorithm.from_jwk,
+    "EC P-384": ECAlgorithm.from_jwk,
+    "EC P-521": ECAlgorithm.from_jwk,
+    "OKP Ed25519": OKPAlgorithm.from_jwk,
+    "OKP Ed448": OKPAlgorithm.from_jwk,
+}
 
 
 def keys_from_jwks(document: object, *, hmac_algorithms: Iterable[str] = ()) -> tuple[KeySet, tuple[str, ...]]:

@@ -47,7 +47,7 @@ class KeySource(Protocol):
     def find(
         self, kid: str | None, now: float, *, fetch: bool
     ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
-        """Return the keys that a token with this `kid` may be signed with; with `fetch`, unknown ones may be asked for."""
+        """Return the keys that a token with this `kid` may be signed with; `fetch` allows asking for new ones."""
         ...
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:
@@ -164,7 +164,7 @@ class FetchedKeys:
         return keys, document.max_age
 
     def _discover(self) -> str:
-        """Return the `jwks_uri` of the issuer's metadata (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3)."""
+        """Return the `jwks_uri` of the issuer's metadata (OpenID Connect Discovery 1.0, RFC 8414 section 3)."""
         failures: list[str] = []
         for url in metadata_urls(self._issuer):
             try:

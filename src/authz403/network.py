@@ -123,6 +123,7 @@ def _parse_network(cidr: str) -> tuple[int, int, int]:
 
 
 _NO_NETWORKS: Final = AddressSet(())
+_MOST_WALKS: Final = 4_096
 UNIX: Final = "unix"
 
 
@@ -148,6 +149,7 @@ class Network:
     fields: frozenset[str] = field(init=False, repr=False, compare=False)
     _trusted: AddressSet = field(init=False, repr=False, compare=False)
     _trusts_unix: bool = field(init=False, repr=False, compare=False)
+    _walked: dict[tuple[str | None, tuple[str, ...]], Address | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         mistakes = Mistakes("Network")
@@ -180,6 +182,7 @@ class Network:
             return _NO_NETWORKS if collected else AddressSet(networks)
 
         put = object.__setattr__
+        put(self, "_walked", {})
         put(self, "_trusts_unix", UNIX in proxies)
         put(self, "_trusted", addresses("trusted_proxies", [proxy for proxy in proxies if proxy != UNIX]))
         put(self, "allowed", addresses("allow", self.allow))
@@ -196,9 +199,19 @@ class Network:
         peer = request.peer
         if self.source == "peer":
             return None if peer is None else parse_address(peer)
+        # Requests of one client come by the same way, so that a walk is done once.
+        way = (peer, request.fields.get(self.source or "", ()))
+        if way in self._walked:
+            return self._walked[way]
+        address = self._walk(*way)
+        if len(self._walked) >= _MOST_WALKS:
+            self._walked.clear()
+        self._walked[way] = address
+        return address
+
+    def _walk(self, peer: str | None, lines: tuple[str, ...]) -> Address | None:
         if not self.trusts_peer(peer):
             return None if peer is None else parse_address(peer)
-        lines = request.fields.get(self.source or "")
         if not lines:
             return None
         if self.source == "forwarded":

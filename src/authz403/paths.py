@@ -8,9 +8,18 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-# Control characters, backslashes and replacement characters are where routers, proxies and people read a path differently.
+# Routers, proxies and people read these differently: control characters, backslashes, what could not be decoded.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]")
 _DOT_SEGMENT = re.compile(r"//|/\.{1,2}(?:/|\Z)")
+
+
+# One pass that nearly every path is done with.
+_UNUSUAL = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]|//|/\.|\A[^/]")
+
+
+def is_usual(path: str) -> bool:
+    """Tell in one pass whether a path is neither malformed nor holds dot segments."""
+    return _UNUSUAL.search(path) is None
 
 
 def is_malformed(path: str) -> bool:

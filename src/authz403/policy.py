@@ -21,7 +21,7 @@ from authz403.request import AccessRequest
 
 
 class Rejected(NamedTuple):
-    """Why a request's credentials name nobody. `facts` and `hint` are for the log alone; `retry_after` is in seconds."""
+    """Why credentials name nobody. `facts` and `hint` are for the log alone; `retry_after` is in seconds."""
 
     reason: Reason
     hint: str | None = None
@@ -85,9 +85,11 @@ _INCURABLE: Final = 1_000  # things missing, for what no caller can cure
 
 
 class Unmet(NamedTuple):
-    """Why a requirement is not met. `waiting` says that it cannot be told yet: for the caller's identity (`True`) or
-    for the answer of a requirement of the user's own.
-    """  # fmt: skip
+    """Why a requirement is not met.
+
+    `waiting` says that it cannot be told yet: for the caller's identity (`True`) or for the answer of a requirement of
+    the user's own. `sign_in` and `missing` count what the caller lacks, to find the alternative easiest to cure.
+    """
 
     kind: Kind
     reason: Reason | str
@@ -203,7 +205,7 @@ class _Authenticated(_NeedsIdentity):
         return None if isinstance(identity, Principal) else self._nobody(identity)
 
     def stepped_up(self, *, acr_values: Iterable[str] = (), max_age: int | None = None) -> Requirement:
-        """Need a sign-in of one of these authentication classes (`acr`) and at most `max_age` seconds old (RFC 9470)."""
+        """Need a sign-in of one of these classes (`acr`) and at most `max_age` seconds old (RFC 9470)."""
         return _SteppedUp(acr_values, max_age)
 
     def __repr__(self) -> str:
@@ -463,9 +465,7 @@ class Custom(Requirement):
         self._remedy = remedy
         self.needs_identity = not anonymous
         self.tokenless = anonymous
-        self._is_async = inspect.iscoroutinefunction(test) or inspect.iscoroutinefunction(
-            getattr(test, "__call__", None)
-        )
+        self._is_async = is_async(test)
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -640,6 +640,11 @@ def _union(*names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))
 
 
+def is_async(function: object) -> bool:
+    """Tell whether calling this gives an awaitable: an async function, or an object whose `__call__` is one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
 def _same(one: object, other: object) -> bool:
     # In Python True == 1 == 1.0; in a policy they are three things.
     return type(one) is type(other) and one == other
@@ -690,6 +695,14 @@ def all_of(requirements: Iterable[Requirement]) -> Requirement:
                 flat.append(part)
     both = anyone if not flat else flat[0] if len(flat) == 1 else _All(tuple(flat))
     return both.concealed() if conceals and not both.conceals else both
+
+
+def in_two(requirement: Requirement) -> tuple[Requirement, Requirement]:
+    """Split a requirement into what is told first and needs no token, and the rest."""
+    bare = requirement.inner if isinstance(requirement, _Concealed) else requirement
+    parts = bare.parts if isinstance(bare, _All) else (bare,)
+    first = [part for part in parts if not part.needs_identity and part.kind in {Kind.VERDICT, Kind.NETWORK}]
+    return all_of(first), all_of(part for part in parts if part not in first)
 
 
 # RFC 6750 section 3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from authz403.errors import Mistakes
+from authz403.policy import is_async
 from authz403.principal import Principal
 
 RolesFor = Callable[[Principal], Collection[str]] | Callable[[Principal], Awaitable[Collection[str]]]
@@ -48,7 +48,7 @@ class Rbac:
         put(self, "hierarchy", hierarchy)
         put(self, "grants", grants)
         put(self, "_closure", closure)
-        put(self, "asks_asynchronously", inspect.iscoroutinefunction(self.roles_for))
+        put(self, "asks_asynchronously", is_async(self.roles_for))
 
     def applied(self, principal: Principal, roles: Collection[str] | None = None) -> Principal:
         """Return the principal with its effective roles and permissions; `roles` replace those of the token."""

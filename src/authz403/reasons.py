@@ -1,16 +1,18 @@
-"""Every reason the library refuses for, with its status, title and remedy. A published code is never renamed or reused."""
+"""Every reason for a refusal, with its status and remedy. A published code is never renamed or reused."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
 class Reason(StrEnum):
     """Why a request was refused: the `reason` of the body, the `Authz-Reason` header and the log event.
 
-    A member is its code (`Reason.NOT_OWNER == "not_owner"`) and knows its HTTP `status`, `summary` (the title of the problem document), `remedy` (what the
-    caller can do), `detail` (one sentence for the caller), `error` (the code of its Bearer challenge, RFC 6750
-    section 3.1, or `None`) and `retryable` (the same request, unchanged, may succeed later).
+    A member is its code (`Reason.NOT_OWNER == "not_owner"`) and knows its HTTP `status`, `summary` (the title of the
+    problem document), `remedy` (what the caller can do), `detail` (one sentence for the caller), `error` (the code of
+    its Bearer challenge, RFC 6750 section 3.1, or `None`) and `retryable` (the same request, unchanged, may succeed
+    later). Its docstring says what it means.
     """
 
     status: int
@@ -20,7 +22,7 @@ class Reason(StrEnum):
     error: str | None
     retryable: bool
 
-    def __new__(
+    def __new__(  # noqa: D102, PLR0917 - one row of the table below
         cls,
         code: str,
         status: int,
@@ -30,7 +32,7 @@ class Reason(StrEnum):
         meaning: str,
         error: str | None = None,
         retryable: bool = False,  # noqa: FBT001, FBT002 - an enum member's row has no keywords
-    ) -> Reason:
+    ) -> Self:
         member = str.__new__(cls, code)
         member._value_ = code
         member.status = status
@@ -130,7 +132,7 @@ class Reason(StrEnum):
     NOT_OWNER = (
         "not_owner", 403, "contact_owner", "Not the owner",
         "This resource belongs to somebody else.",
-        "The resource belongs to somebody else: a path parameter differs from the claim, or the handler's check failed.",
+        "A path parameter differs from the caller's claim, or the handler's own check of the owner failed.",
     )  # fmt: skip
     CSRF_FAILED = (
         "csrf_failed", 403, "fix_request", "Cross-site request refused",

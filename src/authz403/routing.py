@@ -60,11 +60,11 @@ class AppRoutes:
         walk = self.walk
         if walk.is_current():
             try:
-                return walk.top.find(scope, trail, get_route_path(scope))
+                return walk.top.find(scope, trail)
             except RouteChanged:
                 trail.clear()
         self.walk = walk = Walk(self._app, self._place_door)
-        return walk.top.find(scope, trail, get_route_path(scope))
+        return walk.top.find(scope, trail)
 
 
 class Walk:
@@ -154,13 +154,14 @@ class _Table:
             self._default = Endpoint(f"{label}/** (default)", "default", (*self._marks, *marks_of(router.default)))
             self._serves(_EVERYTHING, None, self._default)
 
-    def find(self, scope: Scope, trail: Trail, full_path: str) -> Found:
+    def find(self, scope: Scope, trail: Trail, full_path: str | None = None) -> Found:
         """Do as `Router.app` does, up to running what it finds."""
         router = self._router
         if router.routes is not self._routes:
             raise RouteChanged
         trail.append((id(router), scope.get("root_path", "")))
         path = get_route_path(scope)
+        full_path = full_path or path
         partial: _Entry | None = None
         for entry in self._index.find(path):
             match, child_scope = entry.matches(scope)
@@ -311,7 +312,7 @@ def _layers(app: object) -> Iterator[object]:
 
 
 def router_of(app: object) -> tuple[Router | None, str]:
-    """Return the router that an app leads to, and the root path that a FastAPI app on the way would put in the scope."""
+    """Return the router that an app leads to, and the root path that a FastAPI app on the way sets."""
     for layer in _layers(app):
         if isinstance(layer, Router):
             return layer, ""

@@ -1,4 +1,4 @@
-"""Which policy applies: the rules by path, the marks and guards of the endpoint, and what holds where nothing was written.
+"""Which policy applies: rules by path, marks and guards of the endpoint, and the default.
 
 All that apply must hold. The table of combinations is filled once per pair of rule and endpoint.
 """
@@ -15,7 +15,7 @@ from authz403.endpoint import Endpoint, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
-from authz403.policy import Requirement, all_of, as_requirement, deny, no_policy
+from authz403.policy import Requirement, all_of, as_requirement, deny, in_two, no_policy
 from authz403.request import WEBSOCKET
 
 ANY_METHOD: Final = "*"
@@ -89,6 +89,8 @@ class Rules:
 
     def rule_for(self, path: str, method: str) -> tuple[int | None, bool]:
         """Return the number of the first rule for path and method, and whether any rule names the path."""
+        if not self.rules:
+            return None, False
         found = self._index.find(path)
         for number, rule in found:
             if rule.named is None or method in rule.named:
@@ -137,7 +139,7 @@ class Rules:
         for later, rule in enumerate(self.rules):
             for earlier in range(later):
                 if self.rules[earlier].covers(rule):
-                    why = f"never reached: rules[{earlier}], {self.rules[earlier]}, applies first; move this one before it"
+                    why = f"never reached: rules[{earlier}], {self.rules[earlier]}, applies first; move this one up"
                     mistakes.add(f"rules[{later}]", str(rule), why)
                     break
 
@@ -148,11 +150,10 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
     told = f"{words}: {requirement!r}" if words else repr(requirement)
     return Policy(
         requirement,
+        *in_two(requirement),
         told,
         Decision(allowed=True, policy=told, concealed=requirement.conceals),
         requirement.conceals,
-        requirement.needs_identity,
-        requirement.tokenless,
         demanded,
     )
 

@@ -147,7 +147,7 @@ class BearerTokens:
         return Rejected(Reason.INVALID_TOKEN, hint or known)
 
     def _foreign(self, claims: Mapping[str, object]) -> str | None:
-        """Return the hint for a token of another environment, whatever else may be wrong with it (for the log alone)."""
+        """Return the hint for a token of another environment, whatever else is wrong with it; for the log alone."""
         issuer, audience = claims.get("iss"), claims.get("aud")
         if issuer != self.issuer:
             return f"the token says iss {issuer!r} and this service accepts {self.issuer!r}"
