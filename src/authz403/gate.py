@@ -127,6 +127,8 @@ class Gate:
             if cors is not None and request.method == "OPTIONS" and is_preflight(request.method, request.fields):
                 return self._preflight(outcome, cors)
             if within is None:
+                if request.redirected_peer and self._network.fields:
+                    self.audit.warn_once("peer_rewritten", _PEER_REWRITTEN)
                 outcome.address = self._network.client_address(request)
             else:
                 outcome.address, outcome.principal = within.address, within.principal
@@ -319,6 +321,10 @@ class Gate:
         return decision.hint
 
 
+_PEER_REWRITTEN: Final = (
+    "the server has already put a forwarded address in the place of the peer, so that trusted_proxies are not seen; "
+    "let it leave the peer alone (uvicorn: --no-proxy-headers)"
+)
 _PREFLIGHT_ALLOWED: Final = Decision(True, "preflight", status=_NO_CONTENT)  # noqa: FBT003 - a row of the named tuple
 
 

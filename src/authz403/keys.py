@@ -54,6 +54,10 @@ class KeySource(Protocol):
         """Tell whether a key found earlier is still accepted."""
         ...
 
+    def decoys(self) -> Keys:
+        """Return a key to verify with where none is known, so that time does not tell which key ids exist."""
+        ...
+
 
 class FixedKeys:
     """Keys that the configuration holds."""
@@ -68,6 +72,10 @@ class FixedKeys:
     def still_holds(self, key: VerificationKey, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
         """See `KeySource`."""
         return True
+
+    def decoys(self) -> Keys:
+        """See `KeySource`."""
+        return self._keys.keys[:1]
 
 
 Fetch = Callable[[str], Document]
@@ -117,6 +125,10 @@ class FetchedKeys:
                 return False
             self._begin(now)
         return key in self._current
+
+    def decoys(self) -> Keys:
+        """See `KeySource`."""
+        return () if self._keys is None else self._keys.keys[:1]
 
     def _known(self, kid: str | None, now: float) -> Keys:
         keys = self._keys

@@ -113,7 +113,10 @@ def _calls(issuer: Issuer) -> list[Call]:
     proxied = {"X-Forwarded-For": "203.0.113.7"}
     return [
         Call(title="a public endpoint", method="GET", path="/health", who="nobody", expected=200),
-        Call(title="an allowed read", method="GET", path="/orders/1", who="alice, scope orders:read", expected=200, headers=reader),
+        Call(
+            title="an allowed read", method="GET", path="/orders/1", who="alice, scope orders:read",
+            expected=200, headers=reader,
+        ),
         Call(title="no token", method="GET", path="/orders/1", who="nobody", expected=401, reason=Reason.MISSING_TOKEN),
         Call(
             title="an expired token", method="GET", path="/orders/1", who="alice, token expired 5 min ago",
@@ -150,7 +153,8 @@ def _calls(issuer: Issuer) -> list[Call]:
             expected=403, reason=Reason.IP_NOT_ALLOWED, headers=reader | {"X-Forwarded-For": "10.1.2.3, 203.0.113.7"},
         ),
         Call(
-            title="an allowed network", method="GET", path="/reports/today", who="alice, through the proxy, from 10.1.2.3",
+            title="an allowed network", method="GET", path="/reports/today",
+            who="alice, through the proxy, from 10.1.2.3",
             expected=200, headers=reader | {"X-Forwarded-For": "10.1.2.3"},
         ),
         Call(
