@@ -36,7 +36,7 @@ App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 def token(scope: str) -> str:
     """Return a signed token with this scope."""
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "web", "jti": "b0c4", "scope": scope}
+    claims: dict[str, object] = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "web", "jti": "b0c4", "scope": scope}
     claims |= {
         "roles": ["seller", "auditor"],
         "exp": int(time.time()) + 3600,
@@ -75,7 +75,7 @@ def starlette_app(*, guarded: bool, routes: int = 1) -> App:
     app = Starlette(routes=found)
     if guarded:
         app.add_middleware(AuthzMiddleware, gate=gate())
-    return app  # type: ignore[return-value]
+    return app
 
 
 def fastapi_app(*, guarded: bool) -> App:
@@ -89,7 +89,7 @@ def fastapi_app(*, guarded: bool) -> App:
 
     if guarded:
         app.add_middleware(AuthzMiddleware, gate=gate())
-    return app  # type: ignore[return-value]
+    return app
 
 
 def scope(path: str, bearer: str | None) -> dict[str, Any]:

@@ -364,7 +364,9 @@ async def _respond(response: Response, scope: Scope, send: Send) -> None:
         # RFC 9110 section 9.3.2: no content in the response to HEAD.
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
     elif "websocket.http.response" in scope.get("extensions", {}):
-        await send({"type": "websocket.http.response.start", "status": status, "headers": list(headers)})
+        # Servers add a Content-Length of their own here, and a second one breaks the handshake's answer.
+        framed = [header for header in headers if header[0] != b"content-length"]
+        await send({"type": "websocket.http.response.start", "status": status, "headers": framed})
         await send({"type": "websocket.http.response.body", "body": body})
     else:
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import time
+import traceback
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,7 +26,13 @@ Level = Literal["debug", "warning", "error"]
 LOGGER: Final = "authz403"
 _LONGEST_VALUE: Final = 1_024  # characters
 _MOST_VALUES: Final = 50  # of a list
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_DEEPEST_VALUE: Final = 4  # lists and mappings within each other
+_WIDEST_NUMBER: Final = 64  # bits
+# What loggers give a meaning of their own; an event has no field of such a name.
+_LOGGERS_OWN: Final = frozenset({"event", "level", "log_level", "exc_info", "stack_info", "self"})
+_CONTROL: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _STDLIB_LEVELS: Final[Mapping[Level, int]] = {
     "debug": logging.DEBUG,
     "warning": logging.WARNING,
@@ -102,8 +111,6 @@ class Audit:
                 "token_id": principal.token_id,
                 "token_expires": principal.expires_at,
             }
-        else:
-            fields |= outcome.rejected_facts
         fields |= {
             "required_scopes": decision.required_scopes,
             "missing_scopes": decision.missing_scopes,
@@ -120,57 +127,65 @@ class Audit:
             fields["concealed"] = True
         if decision.facts:
             fields["facts"] = dict(decision.facts)
-        return fields
+        return {**outcome.rejected_facts, **fields}
 
     def _write(
         self, level: Level, event: str, fields: Mapping[str, object], error: BaseException | None = None
     ) -> None:
         told = {name: _harmless(value) for name, value in fields.items() if value is not None and value != ()}
-        about = {name: value for name, value in structlog.contextvars.get_contextvars().items() if name not in told}
+        about = structlog.contextvars.get_contextvars()
+        told = {name: _harmless(value) for name, value in about.items() if name not in told} | told
+        told = {name: value for name, value in told.items() if name not in _LOGGERS_OWN}
         if structlog.is_configured():
-            logger = structlog.get_logger(LOGGER)
-            getattr(logger, level)(event, **{**about, **told}, **({"exc_info": error} if error is not None else {}))
-            return
-        if _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level]):
-            line = {"event": event, "level": level, **{name: _harmless(value) for name, value in about.items()}, **told}
-            _stdlib_logger.log(_STDLIB_LEVELS[level], "%s", json.dumps(line, default=repr), exc_info=error)
+            crash: dict[str, object] = {} if error is None else {"exc_info": error}
+            getattr(structlog.get_logger(LOGGER), level)(event, **told, **crash)
+        elif _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level]):
+            # The message of an exception may hold what a client wrote, so that its lines go into the one line too.
+            crash = {} if error is None else {"exception": _harmless(_traceback(error), depth=1)}
+            line = json.dumps({"event": event, "level": level, **told, **crash})
+            _stdlib_logger.log(_STDLIB_LEVELS[level], "%s", line)
 
 
 def _structlog_enabled_for_debug() -> bool:
     """Ask the host's structlog whether debug events go anywhere, without making one."""
-    config = structlog.get_config()
-    wrapper: Any = config["wrapper_class"]
+    wrapper: Any = structlog.get_config()["wrapper_class"]
     if wrapper is structlog.stdlib.BoundLogger:
         return _stdlib_logger.isEnabledFor(logging.DEBUG)
-    level = _LEVELS.get(wrapper)
-    if level is None:
-        logger = structlog.get_logger(LOGGER).bind()
-        effective = getattr(logger, "get_effective_level", None)
-        level = effective() if effective is not None else logging.DEBUG
-        if len(_LEVELS) < 16:  # noqa: PLR2004 - a host has one wrapper class; tests make a few
-            _LEVELS[wrapper] = level
-    return level <= logging.DEBUG
+    # A filtering bound logger's class knows its level; any other passes everything on to its processors.
+    level = getattr(wrapper, "get_effective_level", None)
+    return True if level is None else bool(level(None) <= logging.DEBUG)
 
 
-_LEVELS: dict[object, int] = {}
-
-
-def _harmless(value: object) -> object:
-    """Return a value that no renderer can be misled by: control characters escaped, lengths capped."""
+def _harmless(value: object, *, depth: int = _DEEPEST_VALUE) -> object:
+    """Return a value that no renderer can be misled by or fail at: control characters escaped, sizes capped."""
     if isinstance(value, str):
         shown = value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "..."
         return _CONTROL.sub(_escaped, shown)
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _WIDEST_NUMBER else f"a number of {value.bit_length()} bits"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if depth == 0:
+        return "..."
     if isinstance(value, Mapping):
-        return {str(_harmless(str(name))): _harmless(one) for name, one in list(value.items())[:_MOST_VALUES]}
+        pairs = islice(value.items(), _MOST_VALUES)
+        return {str(_harmless(name, depth=0)): _harmless(one, depth=depth - 1) for name, one in pairs}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_harmless(one) for one in list(value)[:_MOST_VALUES]]
-    return _harmless(repr(value))
+        return [_harmless(one, depth=depth - 1) for one in islice(value, _MOST_VALUES)]
+    try:
+        return _harmless(repr(value))
+    except Exception:  # noqa: BLE001 - a fact that cannot be shown does not turn a refusal into a crash
+        return f"<{type(value).__name__}>"
 
 
 def _escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
+
+
+def _traceback(error: BaseException) -> list[str]:
+    return "".join(traceback.format_exception(error)).splitlines()[-_MOST_VALUES:]
 
 
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

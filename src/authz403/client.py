@@ -13,7 +13,8 @@ from authz403.reasons import Reason
 _LARGEST_BODY: Final = 256 * 1024  # bytes; a refusal is small
 # RFC 9110 section 11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
 _AUTH_PARAM: Final = re.compile(r"""\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)\s*(?:,|\Z)""")
-_SCHEME: Final = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]+|\Z)")
+_SCHEME: Final = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]+|(?=,)|\Z)")
+_EMPTY: Final = re.compile(r"\s*,")
 _STATUSES: Final = frozenset({400, 401, 403, 404, 500, 503})
 # RFC 6750 section 3.1 and RFC 9470 section 3: what the error of a bare challenge says
 _BY_ERROR: Final[Mapping[str, Reason]] = {
@@ -107,6 +108,10 @@ def _bearer_challenge(lines: Iterable[str]) -> dict[str, str] | None:
                 if scheme == "bearer" and found is not None:
                     found.setdefault(parameter[1].lower(), _unquoted(parameter[2]))
                 position = parameter.end()
+                continue
+            empty = _EMPTY.match(line, position)
+            if empty is not None:
+                position = empty.end()
                 continue
             if found is not None:
                 break

@@ -15,6 +15,9 @@ _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)"
 _SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 
 
+_KNOWN_SCHEMES: Final = frozenset({"basic", "digest", "dpop", "gnap", "hoba", "mutual", "negotiate", "ntlm", "vapid"})
+
+
 class Unusable(NamedTuple):
     """Why no token could be taken, with a hint for the operator where there is one."""
 
@@ -47,7 +50,9 @@ def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     if name == "bearer":
         return Unusable(Reason.INVALID_REQUEST, _malformed(text[len("bearer") :]))
     if name:
-        return Unusable(Reason.MISSING_TOKEN, f"the Authorization header is of another scheme than Bearer: {name[:20]}")
+        # What stands first may be the secret itself, so that only a well-known scheme is named.
+        told = f": {name}" if name in _KNOWN_SCHEMES else ", or names none"
+        return Unusable(Reason.MISSING_TOKEN, f"the Authorization header is of another scheme than Bearer{told}")
     return Unusable(Reason.MISSING_TOKEN, "the Authorization header is empty" if not text else None)
 
 

@@ -30,10 +30,20 @@ class Policy(NamedTuple):
     demanded: frozenset[int]
 
 
+class Policies(dict[tuple[int | None, str], Policy]):
+    """The policies of one endpoint under the rules of one gate, filled as they are asked for."""
+
+    __slots__ = ("rules",)
+
+    def __init__(self, rules: object) -> None:
+        super().__init__()
+        self.rules = rules
+
+
 class Endpoint:
     """What a router would run: the label of its route and the marks and guards that it stands under.
 
-    `policies` is filled by the rules of the one gate that the table was made for, so that it dies with the table.
+    `policies` is filled by the rules of the gate that asks, and dies with the table of routes.
     """
 
     __slots__ = ("by_method", "marks", "name", "policies", "route", "takes_identity")
@@ -52,7 +62,7 @@ class Endpoint:
         self.marks = tuple(marks)
         self.by_method = dict(by_method or {})
         self.takes_identity = takes_identity
-        self.policies: dict[tuple[int | None, str], Policy] = {}
+        self.policies = Policies(None)
 
     def marks_for(self, method: str) -> tuple[Mark, ...]:
         """Return the marks that hold for a method."""

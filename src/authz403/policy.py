@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from authz403.errors import ConfigurationError, Mistakes
 from authz403.network import Address, AddressSet
@@ -81,6 +81,7 @@ class Kind(IntEnum):
     OWN = 8
 
 
+_LATEST_TIME: Final = 2.0**53  # seconds; beyond it, floating point no longer tells one second from the next
 _INCURABLE: Final = 1_000  # things missing, for what no caller can cure
 
 
@@ -234,11 +235,7 @@ class _SteppedUp(_NeedsIdentity):
             return self._nobody(identity)
         signed_in_at = identity.claims.get("auth_time")
         strong = not self._acr_values or identity.claims.get("acr") in self._acr_values
-        recent = self._max_age is None or (
-            isinstance(signed_in_at, int | float)
-            and not isinstance(signed_in_at, bool)
-            and facts.now - signed_in_at <= self._max_age
-        )
+        recent = self._max_age is None or (is_time(signed_in_at) and signed_in_at >= facts.now - self._max_age)
         if strong and recent:
             return None
         return Unmet(
@@ -638,6 +635,11 @@ def _both(one: Unmet, other: Unmet) -> Unmet:
 
 def _union(*names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def is_time(value: object) -> TypeGuard[float]:
+    """Tell whether a claim is a number of seconds since the epoch (RFC 7519 section 2, NumericDate) that can be meant."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST_TIME
 
 
 def is_async(function: object) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from authz403.decision import Decision
-from authz403.endpoint import Endpoint, Policy
+from authz403.endpoint import Endpoint, Policies, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
@@ -104,10 +104,13 @@ class Rules:
         # A client may invent methods; they all share one entry.
         known = method if method in _KNOWN_METHODS or method in endpoint.by_method else ""
         key = (number if number is not None or not path_named else -1, known)
-        found = endpoint.policies.get(key)
+        policies = endpoint.policies
+        if policies.rules is not self:
+            policies = endpoint.policies = Policies(self)
+        found = policies.get(key)
         if found is None:
             found = self._combined(endpoint.marks_for(known), number, path_named=path_named)
-            endpoint.policies[key] = found
+            policies[key] = found
         return found
 
     def bare_policy(self, number: int | None) -> Policy:

@@ -6,7 +6,6 @@ The signature is verified before any claim is believed; every claim has exactly 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from authz403.jose import (
 )
 from authz403.keys import FetchedKeys, FixedKeys, Keys, KeySource, KeysUnavailable
 from authz403.need import Need
-from authz403.policy import Rejected
+from authz403.policy import Rejected, is_time
 from authz403.principal import Principal
 from authz403.reasons import Reason
 
@@ -39,7 +38,6 @@ ClaimPath = str | Sequence[str]
 _ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 # Many providers say JWT or nothing; other profiles (logout+jwt, dpop+jwt, ...) name themselves.
 _LENIENT_TYPES: Final = _ACCESS_TOKEN_TYPES | {"jwt", "application/jwt"}
-_LATEST_TIME: Final = 2.0**53  # seconds; beyond it, floating point no longer tells one second from the next
 _LARGEST_LEEWAY: Final = 300  # seconds
 _FIELDS: Final = ("scopes", "roles", "permissions")
 
@@ -171,7 +169,7 @@ class BearerTokens:
             return Reason.WRONG_TOKEN_TYPE, "it has no typ"
         if typ is not None and typ.lower() not in self._types:
             return Reason.WRONG_TOKEN_TYPE, f"its typ is {typ!r}"
-        if not _is_time(expires) or not (starts is None or _is_time(starts)) or not _is_time(claims.get("iat", 0)):
+        if not is_time(expires) or not (starts is None or is_time(starts)) or not is_time(claims.get("iat", 0)):
             return Reason.INVALID_TOKEN, "it has no exp, or exp, nbf or iat is not a number of seconds"
         if isinstance(starts, int | float) and now + self.leeway < starts:
             return (
@@ -316,14 +314,6 @@ def _audiences_of(value: object) -> frozenset[str]:
     if isinstance(value, list):
         return frozenset(one for one in value if isinstance(one, str))
     return frozenset()
-
-
-def _is_time(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return (
-        math.isfinite(value) and 0 <= value <= _LATEST_TIME if isinstance(value, float) else 0 <= value <= _LATEST_TIME
-    )
 
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:

@@ -1,0 +1,127 @@
+"""The Authorization header: one well-formed Bearer token comes out exactly, anything else is told and never raises."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz403.credentials import LONGEST_AUTHORIZATION, Unusable, bearer_token
+from authz403.reasons import Reason
+
+# RFC 9110 section 11.2
+TOKEN68 = st.from_regex(r"[A-Za-z0-9\-._~+/]+=*", fullmatch=True)
+SCHEME = st.lists(st.booleans(), min_size=6, max_size=6).map(
+    lambda upper: "".join(letter.upper() if up else letter for letter, up in zip("bearer", upper, strict=True))
+)
+
+
+@given(scheme=SCHEME, spaces=st.integers(1, 5), token=TOKEN68, before=st.text(" \t"), after=st.text(" \t"))
+def test_a_well_formed_header_gives_exactly_its_token(
+    scheme: str, spaces: int, token: str, before: str, after: str
+) -> None:
+    """RFC 9110 section 11.4: the scheme in any case, one or more spaces, a token68; outer white space is off."""
+    assert bearer_token((before + scheme + " " * spaces + token + after,)) == token
+
+
+@given(st.lists(st.text() | st.text("bearBEAR :,=\"'\t\r\n\0.a-") | TOKEN68.map("Bearer {}".format), max_size=3))
+def test_a_token_is_found_or_told_and_nothing_raises(lines: list[str]) -> None:
+    """Whatever is sent, either a token comes out that stood there alone, or a reason."""
+    found = bearer_token(tuple(lines))
+
+    if isinstance(found, Unusable):
+        assert found.reason in {Reason.MISSING_TOKEN, Reason.INVALID_REQUEST}
+    else:
+        (line,) = lines
+        scheme, *rest = line.split()
+        assert (scheme.lower(), rest) == ("bearer", [found])
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "hint"),
+    [
+        ((), "missing_token", ""),
+        (("",), "missing_token", "the Authorization header is empty"),
+        ((" \t",), "missing_token", "the Authorization header is empty"),
+        (("Basic dXNlcjpwYXNz",), "missing_token", "another scheme than Bearer: basic"),
+        (("DPoP a.b.c",), "missing_token", "another scheme than Bearer: dpop"),
+        (("BearerX abc",), "missing_token", "another scheme than Bearer"),
+        (("Negotiate a, Bearer b",), "missing_token", "another scheme than Bearer: negotiate"),
+        ((", Bearer b",), "missing_token", ""),
+        (("Bearer",), "invalid_request", "says Bearer and has no token"),
+        (("bearer  ",), "invalid_request", "says Bearer and has no token"),
+        (("Bearer a b",), "invalid_request", "not one token"),
+        (("Bearer a,b",), "invalid_request", "not one token"),
+        (("Bearer a, Bearer b",), "invalid_request", "not one token"),
+        (("Bearer\ta",), "invalid_request", "not one token"),
+        (("Bearer =a",), "invalid_request", "not one token"),
+        (("Bearer a=b",), "invalid_request", "not one token"),
+        (("Bearer ä",), "invalid_request", "not one token"),
+        (("Bearer a\0",), "invalid_request", "not one token"),
+        (("Bearer: a",), "invalid_request", "a colon after Bearer"),
+        (('Bearer "a"',), "invalid_request", "wrapped in quotes"),
+        (("Bearer 'a",), "invalid_request", "wrapped in quotes"),
+        (("Bearer a\n",), "invalid_request", "a line break"),
+        (("Bearer a\r\n b",), "invalid_request", "a line break"),
+        (("Bearer a", "Bearer a"), "invalid_request", "more than one Authorization header"),
+        (("Bearer a", "Basic b"), "invalid_request", "more than one Authorization header"),
+        (("", "Bearer b"), "invalid_request", "more than one Authorization header"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_used_is_told(lines: tuple[str, ...], reason: str, hint: str) -> None:
+    """RFC 6750 section 3.1: no credentials of ours is `missing_token`, malformed ones are `invalid_request`."""
+    found = bearer_token(lines)
+
+    assert isinstance(found, Unusable)
+    assert found.reason == reason
+    assert hint in (found.hint or "")
+
+
+def test_a_header_of_the_longest_length_is_read() -> None:
+    """16 KiB of header pass."""
+    token = "a" * (LONGEST_AUTHORIZATION - len("Bearer "))
+
+    assert bearer_token(("Bearer " + token,)) == token
+
+
+@pytest.mark.parametrize("length", [LONGEST_AUTHORIZATION + 1, 1 << 20], ids=["one more", "1 MiB"])
+def test_a_longer_header_is_refused_unread(length: int) -> None:
+    """The size is limited before anything is looked at, for headers of every scheme."""
+    for start in ("Bearer ", "Basic "):
+        found = bearer_token((start.ljust(length, "a"),))
+
+        assert isinstance(found, Unusable)
+        assert found.reason is Reason.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("line", ["hunter2", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln", "Token:hunter2", 'hunter2"'])
+def test_a_secret_without_a_scheme_never_reaches_the_hint(line: str) -> None:
+    """Hints go to the log, and a token sent without `Bearer` is a secret like any other (CWE-532)."""
+    found = bearer_token((line,))
+
+    assert isinstance(found, Unusable)
+    assert found.reason is Reason.MISSING_TOKEN
+    assert "hunter2" not in (found.hint or "")
+    assert "eyjhbg" not in (found.hint or "").lower()
+
+
+@pytest.mark.parametrize("line", ["Bearer hunter2 hunter2", "Bearer: hunter2", "Bearer 'hunter2'", "Basic hunter2"])
+def test_a_malformed_secret_never_reaches_the_hint(line: str) -> None:
+    """What follows the scheme is not repeated, however malformed."""
+    found = bearer_token((line,))
+
+    assert isinstance(found, Unusable)
+    assert "hunter2" not in (found.hint or "")
+
+
+def test_the_examples_of_the_rfcs_are_read_as_they_say(corpora: Path) -> None:
+    """Every Authorization example of RFC 6750 and RFC 9110 is taken or refused as the RFCs have it."""
+    vectors = json.loads((corpora / "rfc-http-auth" / "vectors.json").read_text(encoding="utf-8"))["authorization"]
+    taken = {row["v"]: bearer_token((row["v"],)) for row in vectors}
+
+    assert len(taken) == 20
+    for row in vectors:
+        token = row["v"].split()[-1] if row["ok"] else None  # "may" is taken too: 1*SP
+        assert (None if isinstance(taken[row["v"]], Unusable) else taken[row["v"]]) == token, row

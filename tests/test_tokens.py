@@ -1,0 +1,860 @@
+import base64
+import json
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz403 import BearerTokens, ConfigurationError, Reason
+from authz403.fetch import Document, FetchFailed
+from authz403.jose import TokenRefused, read_token
+from authz403.keys import FetchedKeys
+from authz403.need import Need
+from authz403.policy import Rejected
+from authz403.principal import Principal
+from authz403.tokens import Verified
+from tests.tokens_made import (
+    ABSENT,
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    PUBLIC_KEY_ALGORITHMS,
+    SECRET,
+    SECRET_ALGORITHMS,
+    base64url,
+    claims_of,
+    ec_key,
+    jwks,
+    key_for,
+    private_pem,
+    public_jwk,
+    public_pem,
+    rsa_key,
+    secret_jwk,
+    signed,
+    token,
+    tokens,
+)
+
+
+def judged(text: str, source: BearerTokens | None = None, now: float = NOW) -> Principal | Rejected:
+    """Return whom a token names to a source, or why nobody; keys are waited for."""
+    step = (source or tokens()).verify(text, read_token(text), now)
+    while isinstance(step, Need):
+        future = step.work()
+        assert isinstance(future, Future)
+        step = step.resume(future.result(10))
+    return step.principal if isinstance(step, Verified) else step
+
+
+def accepted(text: str, source: BearerTokens | None = None, now: float = NOW) -> Principal:
+    """Return whom a token names; it must be good."""
+    principal = judged(text, source, now)
+    assert isinstance(principal, Principal), principal
+    return principal
+
+
+def refused(text: str, source: BearerTokens | None = None, now: float = NOW) -> Rejected:
+    """Return why a token is refused; it must be."""
+    rejected = judged(text, source, now)
+    assert isinstance(rejected, Rejected), rejected
+    return rejected
+
+
+# Signature and algorithm
+
+
+@pytest.mark.parametrize("algorithm", PUBLIC_KEY_ALGORITHMS)
+@pytest.mark.parametrize("form", ["PEM", "JWK", "key set"])
+def test_every_public_key_algorithm_is_accepted_without_configuration(algorithm: str, form: str) -> None:
+    """The key says which algorithms are meant."""
+    options: dict[str, Any] = {
+        "PEM": {"key": public_pem(algorithm)},
+        "JWK": {"key": public_jwk(algorithm)},
+        "key set": {"jwks": jwks(public_jwk("ES256" if algorithm != "ES256" else "RS256"), public_jwk(algorithm))},
+    }[form]
+    assert accepted(token(algorithm=algorithm), tokens(**options)).sub == "alice"
+    assert refused(token(algorithm=algorithm, key=key_for(algorithm, 1)), tokens(**options))[0] == "invalid_token"
+
+
+@pytest.mark.parametrize("algorithm", SECRET_ALGORITHMS)
+def test_a_secret_works_where_its_algorithm_is_named(algorithm: str) -> None:
+    """HMAC is by configuration alone."""
+    for key in (SECRET, SECRET.decode(), secret_jwk()):
+        assert accepted(token(algorithm=algorithm), tokens(key=key, algorithms=[algorithm])).sub == "alice"
+    others = [other for other in SECRET_ALGORITHMS if other != algorithm]
+    assert refused(token(algorithm=algorithm), tokens(key=SECRET, algorithms=others)).reason is Reason.INVALID_TOKEN
+
+
+def test_configuration_narrows_what_the_key_allows() -> None:
+    """Of the algorithms that a key allows, only those that are named are accepted."""
+    source = tokens(key=public_pem("RS256"), algorithms=["PS256", "PS512"])
+    assert accepted(token(algorithm="PS256"), source)
+    assert accepted(token(algorithm="PS512"), source)
+    answer = refused(token(algorithm="RS256"), source)
+    assert answer.reason is Reason.INVALID_TOKEN
+    assert answer.hint == "its algorithm RS256 is not allowed"
+    assert source.algorithms == ("PS256", "PS512")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("form", ["pem", "der", "ssh", "jwk"])
+def test_a_public_key_is_no_secret(algorithm: str, form: str) -> None:
+    """A token under HMAC with the public key is refused (CVE-2016-10555, CVE-2022-29217)."""
+    public = key_for(algorithm).public_key()
+    secret = {
+        "pem": public_pem(algorithm),
+        "der": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        "ssh": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "jwk": json.dumps(public_jwk(algorithm)).encode(),
+    }[form]
+    for hmac in SECRET_ALGORITHMS:
+        answer = refused(token(algorithm=hmac, key=secret), tokens(key=public_pem(algorithm)))
+        assert answer.reason is Reason.INVALID_TOKEN
+
+
+def test_keys_that_a_token_brings_along_cause_no_request() -> None:
+    """jwk, jku, x5u and x5c are not looked at (CVE-2018-0114): one fetch, of the configured URL."""
+    asked: list[str] = []
+    source = source_that_fetches(lambda url: asked.append(url) or jwks(public_jwk(kid="k1")))
+    mine = ec_key(nth=9)
+    for header in (
+        {"jwk": public_jwk(mine)},
+        {"jku": "https://attacker.example/jwks"},
+        {"x5u": "https://attacker.example/x5u"},
+        {"x5c": [base64url(b"certificate")]},
+    ):
+        assert refused(token(key=mine, header={"kid": "k1", **header}), source).reason is Reason.INVALID_TOKEN
+        assert accepted(token(header={"kid": "k1", **header}), source).sub == "alice"
+    assert asked == ["https://id.example/jwks"]
+
+
+def source_that_fetches(fetch: Any, **options: Any) -> BearerTokens:  # noqa: ANN401 - a lambda; any options
+    """Return a source whose keys come from `fetch(url)`, which gives the content of a document."""
+    source = tokens(jwks_url="https://id.example/jwks", **options)
+    keys = FetchedKeys(
+        issuer=source.issuer, jwks_url=source.jwks_url, fetch=lambda url: Document(fetch(url), max_age=None)
+    )
+    object.__setattr__(source, "keys", keys)
+    return source
+
+
+def test_an_unknown_key_is_told_from_a_bad_signature_in_the_log_alone() -> None:
+    """Both are invalid_token; the hint tells an operator which."""
+    source = tokens(key=public_jwk(kid="k1"))
+    unknown = refused(token(header={"kid": "k2"}), source)
+    forged = refused(token(header={"kid": "k1"}, key=ec_key(nth=3)), source)
+    assert unknown.reason is forged.reason is Reason.INVALID_TOKEN
+    assert unknown.hint == "it is signed by a key that is not known here"
+    assert forged.hint == "its signature is not that of the key it names"
+
+
+def test_a_token_with_the_right_signature_of_no_known_kid_is_refused() -> None:
+    """The key that is tried only for time's sake proves nothing."""
+    source = tokens(key=public_jwk(kid="k1"))
+    assert accepted(token(header={"kid": "k1"}), source)
+    assert refused(token(header={"kid": "k2"}), source).reason is Reason.INVALID_TOKEN
+
+
+def test_a_token_without_kid_is_tried_with_every_key() -> None:
+    """Some issuers name no key."""
+    source = tokens(jwks=jwks(public_jwk("RS256", kid="a"), public_jwk("ES256", kid="b")))
+    assert accepted(token(), source).sub == "alice"
+
+
+# Registered claims
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"iss": "https://id.example/"}, "wrong_issuer"),
+        ({"iss": "https://ID.example"}, "wrong_issuer"),
+        ({"iss": "https://attacker.example"}, "wrong_issuer"),
+        ({"iss": ""}, "wrong_issuer"),
+        ({"iss": ABSENT}, "invalid_token"),
+        ({"iss": None}, "invalid_token"),
+        ({"iss": [ISSUER]}, "invalid_token"),
+        ({"iss": {ISSUER: 1}}, "invalid_token"),
+        ({"iss": 5}, "invalid_token"),
+        ({"aud": "billing-api"}, "wrong_audience"),
+        ({"aud": "Orders-api"}, "wrong_audience"),
+        ({"aud": "orders-api "}, "wrong_audience"),
+        ({"aud": "orders"}, "wrong_audience"),
+        ({"aud": "orders-api billing-api"}, "wrong_audience"),
+        ({"aud": ["billing-api"]}, "wrong_audience"),
+        ({"aud": []}, "wrong_audience"),
+        ({"aud": ""}, "wrong_audience"),
+        ({"aud": ABSENT}, "invalid_token"),
+        ({"aud": None}, "invalid_token"),
+        ({"aud": 5}, "invalid_token"),
+        ({"aud": {"orders-api": True}}, "invalid_token"),
+        ({"aud": [AUDIENCE, 5]}, "invalid_token"),
+        ({"aud": [[AUDIENCE]]}, "invalid_token"),
+        ({"exp": ABSENT}, "invalid_token"),
+        ({"exp": None}, "invalid_token"),
+        ({"exp": str(int(NOW) + 60)}, "invalid_token"),
+        ({"exp": True}, "invalid_token"),
+        ({"exp": False}, "invalid_token"),
+        ({"exp": []}, "invalid_token"),
+        ({"exp": [NOW + 60]}, "invalid_token"),
+        ({"exp": {}}, "invalid_token"),
+        ({"exp": -1}, "invalid_token"),
+        ({"exp": 10**30}, "invalid_token"),
+        ({"exp": 2**53 + 1}, "invalid_token"),
+        ({"exp": 1e300}, "invalid_token"),
+        ({"exp": int(NOW) * 10**9}, "invalid_token"),
+        ({"exp": 0}, "token_expired"),
+        ({"exp": NOW - 31}, "token_expired"),
+        ({"exp": NOW - 30}, "token_expired"),
+        ({"nbf": NOW + 31}, "token_not_yet_valid"),
+        ({"nbf": True}, "invalid_token"),
+        ({"nbf": "0"}, "invalid_token"),
+        ({"nbf": -1}, "invalid_token"),
+        ({"nbf": 10**30}, "invalid_token"),
+        ({"nbf": []}, "invalid_token"),
+        ({"nbf": None}, "invalid_token"),
+        ({"iat": "yesterday"}, "invalid_token"),
+        ({"iat": True}, "invalid_token"),
+        ({"iat": None}, "invalid_token"),
+        ({"iat": 10**30}, "invalid_token"),
+        ({"sub": ABSENT}, "invalid_token"),
+        ({"sub": ""}, "invalid_token"),
+        ({"sub": 5}, "invalid_token"),
+        ({"sub": ["alice"]}, "invalid_token"),
+        ({"client_id": 5}, "invalid_token"),
+        ({"azp": ["shop"]}, "invalid_token"),
+        ({"jti": 5}, "invalid_token"),
+        ({"scope": ["orders:read"]}, "invalid_token"),
+        ({"scope": 5}, "invalid_token"),
+        ({"scope": {"orders:read": True}}, "invalid_token"),
+        ({"scope": True}, "invalid_token"),
+        ({"scp": 5}, "invalid_token"),
+        ({"scp": {"orders:read": True}}, "invalid_token"),
+        ({"scp": ["orders:read", 5]}, "invalid_token"),
+        ({"scp": [["orders:read"]]}, "invalid_token"),
+        ({"roles": "admin"}, "invalid_token"),
+        ({"roles": "admin seller"}, "invalid_token"),
+        ({"roles": {"admin": True}}, "invalid_token"),
+        ({"roles": ["admin", None]}, "invalid_token"),
+        ({"roles": [["admin"]]}, "invalid_token"),
+        ({"roles": True}, "invalid_token"),
+        ({"permissions": "orders:refund"}, "invalid_token"),
+        ({"permissions": [1]}, "invalid_token"),
+        ({"permissions": {}}, "invalid_token"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value)[:40].replace(str(ABSENT), "absent"),
+)
+def test_a_claim_that_is_wrong_refuses_the_token(claims: dict[str, object], reason: str) -> None:
+    """Every claim has its type; what must be there must be right; no value ever means "for ever"."""
+    assert refused(token(**claims)).reason == reason
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "9" * 400, "1" * 4_000, "1e16", '"NaN"', "null", "true"],
+    ids=lambda raw: raw[:12],
+)
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+def test_no_number_of_seconds_means_for_ever(claim: str, raw: str) -> None:
+    """Numbers that JSON does not have, or that are too large for a time, are refused before or after reading."""
+    sensible = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": int(NOW) + 60}
+    sensible.pop(claim, None)
+    payload = json.dumps(sensible)[:-1] + f', "{claim}": {raw}}}'
+    text = signed({"alg": "ES256"}, payload.encode())
+    try:
+        taken = read_token(text)
+    except TokenRefused:
+        return
+    answer = tokens().verify(text, taken, NOW)
+    assert isinstance(answer, Rejected)
+    assert answer.reason is Reason.INVALID_TOKEN
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"aud": [AUDIENCE]},
+        {"aud": ["billing-api", AUDIENCE]},
+        {"exp": NOW - 29},
+        {"exp": NOW + 0.5},
+        {"exp": 2**53},
+        {"nbf": NOW + 30, "iat": NOW + 30},
+        {"nbf": 0, "iat": 0},
+        {"nbf": NOW - 5.5},
+        {"iat": NOW + 3600},
+        {"scope": ""},
+        {"roles": [], "permissions": []},
+        {"realm_access": "not ours", "groups": 5, "scopes": {}},
+    ],
+    ids=str,
+)
+def test_a_good_token_is_accepted(claims: dict[str, object]) -> None:
+    """What is allowed stays allowed: lists of audiences, clocks that differ a little, claims that nobody reads."""
+    assert accepted(token(**claims)).sub == "alice"
+
+
+@pytest.mark.parametrize(("leeway", "late"), [(0, 0), (0.5, 0.5), (300, 300)])
+def test_leeway_is_the_tolerance_for_clocks(leeway: float, late: float) -> None:
+    """RFC 7519 section 4.1.4: on or after exp a token is refused, but for the leeway; section 4.1.5 likewise."""
+    source = tokens(leeway=leeway)
+    assert accepted(token(exp=NOW), source, NOW + late - 0.25)
+    assert refused(token(exp=NOW), source, NOW + late).reason is Reason.TOKEN_EXPIRED
+    assert accepted(token(nbf=NOW), source, NOW - late)
+    answer = refused(token(nbf=NOW), source, NOW - late - 60)
+    assert answer.reason is Reason.TOKEN_NOT_YET_VALID
+    assert f"another {late + 60:.0f} s" in str(answer.hint)
+
+
+@pytest.mark.parametrize(
+    ("typ", "lenient", "strict"),
+    [
+        ("at+jwt", True, True),
+        ("AT+JWT", True, True),
+        ("application/at+jwt", True, True),
+        ("JWT", True, False),
+        ("jwt", True, False),
+        ("application/jwt", True, False),
+        (ABSENT, True, False),
+        ("", False, False),
+        ("id+jwt", False, False),
+        ("logout+jwt", False, False),
+        ("dpop+jwt", False, False),
+        ("token-introspection+jwt", False, False),
+        ("JWE", False, False),
+        ("at+jwt ", False, False),
+        ("jose", False, False),
+    ],
+    ids=repr,
+)
+def test_a_token_of_another_profile_is_no_access_token(typ: object, lenient: bool, strict: bool) -> None:  # noqa: FBT001 - a table
+    """RFC 8725 section 3.11: explicit types tell kinds of tokens apart; RFC 9068 section 4: strict wants at+jwt."""
+    for mode, fits in (("lenient", lenient), ("strict", strict)):
+        answer = judged(token(header={"typ": typ}), tokens(typ=mode))
+        if fits:
+            assert isinstance(answer, Principal)
+        else:
+            assert isinstance(answer, Rejected)
+            assert answer.reason is Reason.WRONG_TOKEN_TYPE
+
+
+def test_the_signature_comes_before_every_claim() -> None:
+    """Of a forged token nothing is believed, not even that it has expired."""
+    for claims in ({"exp": 1}, {"iss": "https://x.example"}, {"aud": "x"}, {"nbf": NOW + 99}, {"roles": 5}, {}):
+        answer = refused(token(key=ec_key(nth=4), **claims))
+        assert answer.reason is Reason.INVALID_TOKEN
+        assert answer.facts == {}
+
+
+@pytest.mark.parametrize("forged", [False, True], ids=["expired", "forged"])
+def test_a_token_of_another_environment_is_recognized_in_the_log(forged: bool) -> None:  # noqa: FBT001 - a table
+    """Whatever else is wrong, the hint names the other issuer or audience: the usual mistake behind it."""
+    key = ec_key(nth=4) if forged else None
+    stage = refused(token(iss="https://stage.example", exp=1, key=key))
+    assert stage.hint == "the token says iss 'https://stage.example' and this service accepts 'https://id.example'"
+    billing = refused(token(aud=["billing"], exp=1, key=key))
+    assert billing.hint == "the token says aud ['billing'] and this service is ['orders-api']"
+
+
+def test_what_the_log_says_of_a_refused_token_is_true() -> None:
+    """Facts come from tokens whose signature is good, and never hold the token."""
+    text = token(exp=1, jti="j1", client_id="shop")
+    facts = refused(text).facts
+    assert facts == {
+        "sub": "alice",
+        "client_id": "shop",
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "token_expires": 1,
+        "token_id": "j1",
+    }
+    nameless = token(exp=1)
+    token_id = str(refused(nameless).facts["token_id"])
+    assert token_id.startswith("sha256:")
+    assert len(token_id) < 30
+    assert refused(token(roles="admin")).facts["sub"] == "alice"
+    assert not any(part in str(refused(nameless)) for part in nameless.split("."))
+
+
+# The principal
+
+
+def test_a_principal_is_what_the_token_says() -> None:
+    """Each field comes from its claim."""
+    text = token(
+        client_id="shop",
+        scope="orders:read orders:write",
+        roles=["seller"],
+        permissions=["orders:refund"],
+        jti="j1",
+        tenant="acme",
+    )
+    principal = accepted(text)
+    assert principal.key == (ISSUER, "alice")
+    assert principal.client_id == "shop"
+    assert principal.scopes == {"orders:read", "orders:write"}
+    assert principal.roles == {"seller"}
+    assert principal.permissions == {"orders:refund"}
+    assert principal.token_id == "j1"
+    assert principal.expires_at == NOW + 3600
+    assert principal.claims["tenant"] == "acme"
+    assert dict(principal.claims) == {**claims_of(text), "roles": ("seller",), "permissions": ("orders:refund",)}
+
+
+@pytest.mark.parametrize(
+    ("claims", "sub", "client_id"),
+    [
+        ({}, "alice", None),
+        ({"sub": ABSENT, "client_id": "shop"}, "shop", "shop"),
+        ({"sub": ABSENT, "azp": "shop"}, "shop", "shop"),
+        ({"sub": "", "client_id": "shop"}, "shop", "shop"),
+        ({"sub": None, "client_id": "shop"}, "shop", "shop"),
+        ({"azp": "web", "client_id": "shop"}, "alice", "shop"),
+        ({"azp": "web"}, "alice", "web"),
+    ],
+    ids=str,
+)
+def test_a_client_stands_in_where_there_is_no_subject(
+    claims: dict[str, object], sub: str, client_id: str | None
+) -> None:
+    """A token of client_credentials may name the client alone."""
+    principal = accepted(token(**claims))
+    assert (principal.sub, principal.client_id) == (sub, client_id)
+
+
+@pytest.mark.parametrize(
+    ("claims", "scopes"),
+    [
+        ({"scope": "a b"}, {"a", "b"}),
+        ({"scope": " a  b "}, {"a", "b"}),
+        ({"scope": "a\tb\nc"}, {"a\tb\nc"}),
+        ({"scope": "a\u00a0b a\u2003c"}, {"a\u00a0b", "a\u2003c"}),
+        ({"scope": "a,b"}, {"a,b"}),
+        ({"scope": "A a"}, {"A", "a"}),
+        ({"scope": ""}, set()),
+        ({}, set()),
+        ({"scp": "a b"}, {"a", "b"}),
+        ({"scp": ["a", "b"]}, {"a", "b"}),
+        ({"scp": []}, set()),
+        ({"scope": "a", "scp": ["b"]}, {"a"}),
+        ({"scope": "", "scp": ["b"]}, set()),
+        ({"scopes": ["a"], "permissions": ["b"]}, set()),
+    ],
+    ids=str,
+)
+def test_scopes_are_split_on_spaces_alone(claims: dict[str, object], scopes: set[str]) -> None:
+    """RFC 6749 section 3.3: space-delimited and case-sensitive, from `scope`, else from `scp`, never from both."""
+    assert accepted(token(**claims)).scopes == scopes
+
+
+def test_claims_are_read_where_the_configuration_says() -> None:
+    """A name or a path into nested objects, for each of the three."""
+    source = tokens(
+        claims={"roles": ["realm_access", "roles"], "permissions": "https://shop.example/may", "scopes": "scopes"}
+    )
+    text = token(
+        **{
+            "realm_access": {"roles": ["admin"]},
+            "https://shop.example/may": ["refund"],
+            "scopes": ["a", "b"],
+            "scope": "never",
+            "roles": ["not these"],
+            "permissions": ["nor these"],
+        }
+    )
+    principal = accepted(text, source)
+    assert principal.roles == {"admin"}
+    assert principal.permissions == {"refund"}
+    assert principal.scopes == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("claims", "roles"),
+    [
+        ({}, set()),
+        ({"realm_access": None}, set()),
+        ({"realm_access": {}}, set()),
+        ({"realm_access": {"roles": None}}, set()),
+        ({"realm_access": {"roles": []}}, set()),
+        ({"realm_access.roles": ["admin"]}, set()),
+        ({"realm_access": []}, None),
+        ({"realm_access": "roles"}, None),
+        ({"realm_access": {"roles": {"admin": 1}}}, None),
+        ({"realm_access": {"roles": "admin"}}, None),
+    ],
+    ids=str,
+)
+def test_a_path_that_ends_early_gives_nothing(claims: dict[str, object], roles: set[str] | None) -> None:
+    """What is missing is no role; what has the wrong shape is no token."""
+    answer = judged(token(**claims), tokens(claims={"roles": ("realm_access", "roles")}))
+    if roles is None:
+        assert isinstance(answer, Rejected)
+        assert answer.reason is Reason.INVALID_TOKEN
+    else:
+        assert isinstance(answer, Principal)
+        assert answer.roles == roles
+
+
+def test_claims_cannot_be_changed() -> None:
+    """A handler that writes into claims would write into everybody's: objects are read-only, arrays are tuples."""
+    principal = accepted(token(a={"b": [{"c": [1, [2]]}]}))
+    inner: Any = principal.claims["a"]
+    assert inner["b"][0]["c"] == (1, (2,))
+    for mapping in (principal.claims, inner, inner["b"][0]):
+        assert isinstance(mapping, Mapping)
+        with pytest.raises(TypeError):
+            mapping["x"] = 1  # type: ignore[index]  # what a handler must not be able to do
+    assert isinstance(inner["b"], tuple)
+
+
+@pytest.mark.parametrize("depth", [100, 300, 400, 500, 700, 900, 10_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["arrays", "objects"])
+@pytest.mark.parametrize("claim", ["x", "iss", "aud", "roles"])
+def test_a_deep_claim_raises_nothing(claim: str, opening: bytes, closing: bytes, depth: int) -> None:
+    """However deep the nesting, a token is good or refused, never a crash."""
+    sensible = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": int(NOW) + 60}
+    sensible.pop(claim, None)
+    deep = opening * depth + b"1" + closing * depth
+    text = signed({"alg": "ES256"}, json.dumps(sensible).encode()[:-1] + b',"%s":%s}' % (claim.encode(), deep))
+    try:
+        taken = read_token(text)
+    except TokenRefused:
+        return
+    answer = tokens().verify(text, taken, NOW)
+    if isinstance(answer, Rejected):
+        assert answer.reason is Reason.INVALID_TOKEN
+    else:
+        assert claim == "x"
+
+
+# Keys that are fetched
+
+
+def test_a_token_that_cannot_be_ours_causes_no_fetch() -> None:
+    """Another issuer's token is refused as such, whether keys are there or not, and nothing is fetched for it."""
+    asked: list[str] = []
+    source = source_that_fetches(lambda url: asked.append(url) or jwks(public_jwk(kid="k1")))
+    answer = refused(token(iss="https://stage.example", header={"kid": "k1"}), source)
+    assert asked == []
+    assert answer.reason is Reason.INVALID_TOKEN
+    assert "https://stage.example" in str(answer.hint)
+    assert accepted(token(header={"kid": "k1"}), source)
+    assert refused(token(iss="https://stage.example", header={"kid": "k9"}), source, NOW + 60).reason == "invalid_token"
+    assert len(asked) == 1
+
+
+def test_without_keys_a_token_is_not_judged() -> None:
+    """503 material: a reason of its own, why, and when to ask again; never a 401 that logs people out."""
+
+    def down(url: str) -> object:
+        raise FetchFailed("id.example answered 502")
+
+    answer = refused(token(), source_that_fetches(down))
+    assert answer == Rejected(Reason.KEYS_UNAVAILABLE, "id.example answered 502", retry_after=10.0)
+
+
+def test_a_token_waits_for_its_key_and_is_judged_then() -> None:
+    """The one need of a source: the fetch, followed by the verdict."""
+    go_on = threading.Event()
+
+    def slow(url: str) -> object:
+        assert go_on.wait(10)
+        return jwks(public_jwk(kid="k1"))
+
+    source = source_that_fetches(slow)
+    text = token(header={"kid": "k1"})
+    need = source.verify(text, read_token(text), NOW)
+    assert isinstance(need, Need)
+    future = need.work()
+    assert isinstance(future, Future)
+    assert not future.done()
+    go_on.set()
+    verified = need.resume(future.result(10))
+    assert isinstance(verified, Verified)
+    assert verified.principal.sub == "alice"
+    assert verified.key.kid == "k1"
+
+
+# Configuration
+
+
+def mistakes_of(**options: Any) -> dict[str, str]:  # noqa: ANN401 - wrong ones, too
+    """Return the mistakes of a configuration: field and why."""
+    with pytest.raises(ConfigurationError) as caught:
+        BearerTokens(**options)
+    assert caught.value.part == "BearerTokens"
+    return {mistake.field: mistake.why for mistake in caught.value.mistakes}
+
+
+GOOD: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE, "key": public_pem()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "why"),
+    [
+        ({"issuer": ""}, "issuer", "exact iss"),
+        ({"issuer": None}, "issuer", "exact iss"),
+        ({"issuer": 5}, "issuer", "exact iss"),
+        ({"audience": ""}, "audience", "aud"),
+        ({"audience": []}, "audience", "aud"),
+        ({"audience": ["a", ""]}, "audience", "aud"),
+        ({"audience": None}, "audience", "aud"),
+        ({"audience": [AUDIENCE, 5]}, "audience[1]", "a string"),
+        ({"leeway": -1}, "leeway", "0 to 300"),
+        ({"leeway": 301}, "leeway", "0 to 300"),
+        ({"leeway": True}, "leeway", "0 to 300"),
+        ({"leeway": "30"}, "leeway", "0 to 300"),
+        ({"leeway": float("nan")}, "leeway", "0 to 300"),
+        ({"leeway": None}, "leeway", "0 to 300"),
+        ({"typ": "at+jwt"}, "typ", "lenient"),
+        ({"realm": "a\nb"}, "realm", "printable ASCII"),
+        ({"realm": "caf\u00e9"}, "realm", "printable ASCII"),
+        ({"realm": 5}, "realm", "printable ASCII"),
+        ({"audience": "caf\u00e9"}, "realm", "set realm="),
+        ({"claims": "keycloak"}, "claims", "a mapping"),
+        ({"claims": {"groups": "groups"}}, "claims", "one of scopes, roles, permissions"),
+        ({"claims": {"roles": ""}}, "claims['roles']", "a path of names"),
+        ({"claims": {"roles": []}}, "claims['roles']", "a path of names"),
+        ({"claims": {"roles": ["a", ""]}}, "claims['roles']", "a path of names"),
+        ({"claims": {"roles": ["a", 5]}}, "claims['roles'][1]", "a string"),
+        ({"algorithms": []}, "algorithms", "at least one"),
+        ({"algorithms": "ES256"}, "algorithms", ""),
+        ({"algorithms": ["es256"]}, "algorithms", "not one of"),
+        ({"algorithms": ["none"]}, "algorithms", "not one of"),
+        ({"algorithms": ["RS256"]}, "algorithms", "does not fit the key, which allows ES256"),
+        ({"algorithms": ["HS256"]}, "key", "a public key is no secret"),
+        ({"algorithms": ["HS256", "ES256"]}, "algorithms", "a secret and a public key never go together"),
+        ({"key": private_pem()}, "key", "only the public one belongs here"),
+        ({"key": "-----BEGIN PUBLIC KEY-----"}, "key", "not a public key in PEM"),
+        ({"key": 5}, "key", "a PEM, a JWK"),
+        ({"key": SECRET}, "key", "named in algorithms="),
+        ({"key": ""}, "key", "named in algorithms="),
+        ({"key": secret_jwk()}, "key", "named in algorithms="),
+        ({"key": SECRET[:31], "algorithms": ["HS256"]}, "key", "31 bytes long"),
+        ({"key": public_pem(rsa_key(1024))}, "key", "1024 bits"),
+        ({"key": public_jwk(use="enc")}, "key", "use"),
+        ({"key": {}}, "key", "kty"),
+        ({"jwks": jwks(public_jwk())}, "key and jwks", "one source of keys"),
+        ({"jwks_url": "https://id.example/jwks"}, "key and jwks_url", "one source of keys"),
+        ({"key": None, "jwks": {}}, "jwks", "not a JWKS"),
+        ({"key": None, "jwks": jwks()}, "jwks", "no key"),
+        ({"key": None, "jwks": jwks(secret_jwk())}, "jwks", "keys[0]"),
+        ({"key": None, "jwks": jwks(public_jwk(), public_jwk(use="enc"))}, "jwks", "keys[1]"),
+        ({"key": None, "jwks": jwks(public_jwk(kid="a"), public_jwk(kid="a"))}, "jwks", "shares its kid"),
+        ({"key": None, "jwks": "nothing.json"}, "jwks", "cannot be read"),
+        ({"key": None, "jwks": Path("nothing.json")}, "jwks", "cannot be read"),
+        ({"key": None, "jwks": json.dumps(jwks(secret_jwk()))}, "jwks", "cannot be read"),
+        ({"key": None, "jwks": "\0"}, "jwks", "not JSON"),
+        ({"key": None, "jwks": 5}, "jwks", "not a JWKS"),
+        ({"key": None, "jwks_url": "http://id.example/jwks"}, "jwks_url", "dangerously_allow_http"),
+        ({"key": None, "jwks_url": ""}, "jwks_url", "a URL such as"),
+        ({"key": None, "jwks_url": 5}, "jwks_url", "a URL is needed"),
+        ({"key": None, "issuer": "orders"}, "issuer", "or give the keys by key="),
+        ({"key": None, "issuer": "http://id.example"}, "issuer", "use https"),
+        ({"key": None, "algorithms": ["HS256"]}, "algorithms", "publishes no secrets"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else ",".join(value),
+)
+def test_a_mistake_is_named(changes: dict[str, Any], field: str, why: str) -> None:
+    """Each wrong option is told by its field with what is needed instead, and is the only one told."""
+    told = mistakes_of(**{**GOOD, **changes})
+    assert why in told.get(field, f"{field} is not among {told}")
+    assert {name.partition("[")[0] for name in told} <= {field.partition("[")[0], "audience"}
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """Nobody has to mend one mistake to learn of the next."""
+    told = mistakes_of(
+        issuer="",
+        audience=[],
+        key=b"short",
+        algorithms=["HS256"],
+        leeway=-1,
+        typ="loose",
+        claims={"groups": "groups"},
+        realm="\n",
+    )
+    assert told.keys() == {"issuer", "audience", "key", "leeway", "typ", "claims", "realm"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"key": SECRET},
+        {"key": SECRET.decode(), "algorithms": ["RS256"]},
+        {"key": SECRET[:40], "algorithms": ["HS512"]},
+        {"key": secret_jwk(), "algorithms": ["ES256"]},
+        {"key": secret_jwk(use="enc"), "algorithms": ["HS256"]},
+        {"jwks": jwks(secret_jwk())},
+        {"jwks": {"keys": secret_jwk()}},
+        {"jwks": json.dumps(jwks(secret_jwk()))},
+        {"jwks": SECRET.decode()},
+        {"key": SECRET, "jwks": jwks(secret_jwk()), "algorithms": ["HS256"]},
+        {"key": [SECRET], "algorithms": ["HS256"]},
+        {"jwks_url": f"https://user:{SECRET.decode().replace(' ', '-')}@id.example/jwks"},
+        {"key": SECRET, "algorithms": ["HS256"], "leeway": -1},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_no_message_holds_a_secret(options: dict[str, Any]) -> None:
+    """A start-up error ends up in logs and tickets: no key in it, whatever is wrong with it."""
+    with pytest.raises(ConfigurationError) as caught:
+        BearerTokens(issuer=ISSUER, audience=AUDIENCE, **options)
+    said = str(caught.value) + repr(caught.value.mistakes) + repr(caught.value)
+    for spelled in (SECRET.decode(), SECRET.decode().replace(" ", "-"), base64url(SECRET)):
+        assert all(spelled[start : start + 12] not in said for start in range(len(spelled) - 12))
+
+
+@pytest.mark.parametrize("form", ["ssh", "certificate", "pem in a JWK"])
+def test_a_public_key_configured_as_a_secret_is_a_mistake(form: str) -> None:
+    """Everybody could sign with it (CVE-2022-29217)."""
+    ssh = key_for("EdDSA").public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    key = {"ssh": ssh, "certificate": public_pem(), "pem in a JWK": secret_jwk(public_pem())}[form]
+    assert "key" in mistakes_of(issuer=ISSUER, audience=AUDIENCE, key=key, algorithms=["HS256"])
+
+
+def test_a_source_never_shows_its_keys() -> None:
+    """Its repr goes to logs."""
+    source = tokens(key=SECRET, algorithms=["HS256"])
+    assert SECRET.decode() not in repr(source)
+    assert "key=" not in repr(source)
+    assert base64url(SECRET) not in repr(tokens(jwks=jwks(secret_jwk()), algorithms=["HS256"]))
+
+
+def test_lists_may_be_any_iterable() -> None:
+    """A set, a tuple, a generator: read once, whatever it is."""
+    source = tokens(
+        audience=(name for name in ["billing", AUDIENCE]), key=SECRET, algorithms=(name for name in ["HS256", "HS384"])
+    )
+    assert accepted(token(algorithm="HS384"), source)
+    assert source.algorithms == ("HS256", "HS384")
+    assert accepted(token(aud="billing", algorithm="HS256"), source)
+
+
+def test_a_key_set_is_read_from_a_file(tmp_path: Path) -> None:
+    """`jwks` takes the path of a file, as a string or a Path."""
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps(jwks(public_jwk(kid="k1"))))
+    for given_as in (path, str(path)):
+        assert accepted(token(header={"kid": "k1"}), tokens(jwks=given_as)).sub == "alice"
+
+
+def test_a_secret_in_a_key_set_needs_its_algorithm() -> None:
+    """A configured key set may hold secrets where HS is named."""
+    source = tokens(jwks=jwks(secret_jwk(kid="s")), algorithms=["HS256"])
+    assert accepted(token(algorithm="HS256", header={"kid": "s"}), source).sub == "alice"
+
+
+def test_challenges_say_the_realm_or_the_audience() -> None:
+    """`realm` is the first audience unless it is given."""
+    assert tokens().realm == AUDIENCE
+    assert tokens(audience=["a", "b"]).realm == "a"
+    assert tokens(realm="Shop").realm == "Shop"
+    assert tokens(audience="caf\u00e9", realm="cafe").realm == "cafe"
+
+
+@pytest.mark.parametrize(
+    ("claims", "fits"),
+    [({"iss": ISSUER}, True), ({"iss": f"{ISSUER}/"}, False), ({}, False), ({"iss": [ISSUER]}, False)],
+    ids=str,
+)
+def test_a_source_knows_its_issuer(claims: dict[str, object], fits: bool) -> None:  # noqa: FBT001 - a table
+    """Compared exactly."""
+    assert tokens().issued(claims) is fits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"jwks_url": "https://keys.example/jwks"}, {"issuer": "http://localhost:8080", "audience": "x"}],
+    ids=["discovery", "jwks_url", "this machine"],
+)
+def test_making_a_source_fetches_nothing(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are fetched when the first token needs them: a service starts while its issuer is down."""
+    begun: list[object] = []
+    monkeypatch.setattr("authz403.keys.Thread", lambda **options: begun.append(options))
+    assert BearerTokens(**{"issuer": ISSUER, "audience": AUDIENCE, **options}).keys
+    assert begun == []
+
+
+def test_http_keys_need_a_dangerous_word() -> None:
+    """`dangerously_allow_http` is the only way to keys over http from elsewhere."""
+    allowed = BearerTokens(issuer="http://id.internal", audience=AUDIENCE, dangerously_allow_http=True)
+    assert allowed.issuer == "http://id.internal"
+
+
+# Laws
+
+
+SOURCE = tokens(jwks=jwks(*(public_jwk(name) for name in ("RS256", "ES256", "EdDSA"))))
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(ISSUER) | st.just(AUDIENCE),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        "iss",
+        "aud",
+        "exp",
+        "nbf",
+        "iat",
+        "sub",
+        "client_id",
+        "azp",
+        "jti",
+        "scope",
+        "scp",
+        "roles",
+        "permissions",
+        "x",
+        "realm_access",
+    ]
+)
+
+
+@given(claims=st.dictionaries(NAMES, ANY_JSON), header=st.dictionaries(st.sampled_from(["kid", "typ", "x"]), ANY_JSON))
+def test_verifying_raises_nothing(claims: dict[str, Any], header: dict[str, Any]) -> None:
+    """Whatever a well-signed token says, there is a principal with a sub or a reason of 401."""
+    text = token(header=header, **claims)
+    try:
+        taken = read_token(text)
+    except TokenRefused:
+        return
+    answer = SOURCE.verify(text, taken, NOW)
+    if isinstance(answer, Verified):
+        assert answer.principal.sub
+        assert isinstance(claims.get("exp", NOW), int | float)
+        assert claims.get("iss", ISSUER) == ISSUER
+    else:
+        assert isinstance(answer, Rejected)
+        assert answer.reason.status == 401
+
+
+@given(st.data())
+def test_a_changed_token_is_never_accepted(data: st.DataObject) -> None:
+    """One byte of any segment changed, and nobody is named: neither alice nor anybody else."""
+    algorithm = data.draw(st.sampled_from(["RS256", "ES256", "EdDSA"]))
+    segments = [bytearray(raw) for raw in _raw_segments(token(algorithm=algorithm, scope="read"))]
+    part = data.draw(st.integers(0, 2))
+    position = data.draw(st.integers(0, len(segments[part]) - 1))
+    segments[part][position] ^= data.draw(st.integers(1, 255))
+    text = ".".join(base64url(bytes(segment)) for segment in segments)
+    try:
+        taken = read_token(text)
+    except TokenRefused:
+        return
+    answer = SOURCE.verify(text, taken, NOW)
+    assert isinstance(answer, Rejected)
+    assert answer.reason is Reason.INVALID_TOKEN
+
+
+def _raw_segments(text: str) -> list[bytes]:
+
+    return [base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)) for segment in text.split(".")]
