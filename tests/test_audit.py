@@ -325,6 +325,7 @@ def test_levels_of_the_standard_logger_are_kept(lines: Callable[[], list[Event]]
     """Nothing is written below the level that the host has set."""
     logging.getLogger("authz403").setLevel(logging.ERROR)
     recorded(scopes("c"))
+    Audit("v1").warn_once("jwks", "one bad key")
     assert lines() == []
     logging.getLogger("authz403").setLevel(logging.WARNING)
     recorded(scopes("a"))

@@ -4,7 +4,7 @@ from typing import Final
 import pytest
 from hypothesis import given
 
-from authz403 import Decision, Reason, Requirement, anyone, authenticated, networks, requirement, scopes
+from authz403 import Decision, Reason, Requirement, anyone, authenticated, deny, networks, requirement, scopes
 from authz403.authorizer import authorize, refusal
 from authz403.endpoint import Endpoint, Policy
 from authz403.marks import Mark
@@ -126,3 +126,11 @@ def test_a_claim_of_any_size_is_a_decision(identity: Identity) -> None:
         assert isinstance(decision, Decision)
         assert decision.reason is Reason.STEP_UP_REQUIRED
     assert isinstance(authorize(policy_of(wanted), facts_of(identity)), Decision)
+
+
+@pytest.mark.parametrize("wanted", [deny, networks("192.0.2.0/24"), deny & scopes("a"), ~anyone], ids=repr)
+def test_a_known_caller_is_held_against_what_needs_no_token_too(wanted: Requirement) -> None:
+    """CWE-863: whoever hands in the caller at once gets the decision about the whole policy."""
+    decision = authorize(policy_of(wanted), facts_of(ALICE))
+    assert isinstance(decision, Decision)
+    assert not decision.allowed

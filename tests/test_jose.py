@@ -501,7 +501,7 @@ def test_a_secret_is_used_where_the_configuration_says_so(
         (secret_jwk(SECRET[:47]), ["HS256", "HS384"], "must have 48"),
         (secret_jwk(SECRET[:63]), ["HS512"], "must have 64"),
         (secret_jwk(b""), ["HS256"], "0 bytes|parameters"),
-        (secret_jwk(public_pem("RS256")), ["HS256"], ""),
+        (secret_jwk(public_pem("RS256")), ["HS256"], "public key"),
         (public_jwk("ES256", alg="HS256"), ["HS256"], "does not fit"),
     ],
     ids=["other HS", "RS", "encryption", "short 256", "short 384", "short 512", "empty", "PEM inside", "EC as HS"],
@@ -778,6 +778,13 @@ def test_no_changed_token_is_believed(data: st.DataObject) -> None:
 def test_a_signature_of_any_shape_raises_nothing(raw: bytes, algorithm: str) -> None:
     """Verification says no to bytes of any length."""
     assert not any(key.verifies(algorithm, b"message", raw) for key in KEYS)
+
+
+def test_a_key_of_another_kind_verifies_nothing() -> None:
+    """Even where a public key came to stand for HMAC by a mistake inside, no signature is good, and nothing raises."""
+    public = verifying("RS256").material
+    mistaken = VerificationKey(kid=None, algorithms=frozenset({"HS256"}), material=public)
+    assert not mistaken.verifies("HS256", b"message", signature(b"message", algorithm="HS256", key=public_pem("RS256")))
 
 
 # Public test vectors

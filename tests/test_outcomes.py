@@ -229,7 +229,8 @@ def assert_refused(answer: Answer, events: list[dict[str, object]], case: Case) 
     assert answer.header("www-authenticate") == case.challenge
     assert answer.header("content-type") == "application/problem+json"
     assert answer.header("cache-control") == "no-store"
-    assert answer.header("content-length") == str(len(answer.body))
+    if answer.messages[0]["type"] == "http.response.start":
+        assert answer.header("content-length") == str(len(answer.body))
     assert answer.header("authz-decision") == document["decision_id"]
     [event] = events
     assert event["event"] == ("authz.error" if case.status >= 500 else "authz.denied")
@@ -282,7 +283,15 @@ def test_an_endpoint_without_a_policy_is_refused_and_says_so(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "path",
-    ["/orders/bob\n", "/orders/b\x00b", "/orders/b\x7fb", "/orders\\bob", "orders/bob", "/orders/\ufffd", "/orders/\x85"],
+    [
+        "/orders/bob\n",
+        "/orders/b\x00b",
+        "/orders/b\x7fb",
+        "/orders\\bob",
+        "orders/bob",
+        "/orders/\ufffd",
+        "/orders/\x85",
+    ],
     ids=["newline", "NUL", "DEL", "backslash", "no leading slash", "U+FFFD", "C1"],
 )
 def test_an_ambiguous_path_is_refused(path: str, kind: str) -> None:
@@ -403,7 +412,9 @@ def test_the_service_networks_refuse_before_anything_else(kind: str) -> None:
     assert "10.0.0.0" not in answer.body.decode()
 
 
-@pytest.mark.parametrize("headers", [{"authorization": "bearer "}, {"authorization": "BEARER "}], ids=["lower", "upper"])
+@pytest.mark.parametrize(
+    "headers", [{"authorization": "bearer "}, {"authorization": "BEARER "}], ids=["lower", "upper"]
+)
 def test_the_scheme_is_compared_without_regard_to_case(headers: dict[str, str]) -> None:
     """RFC 9110 section 11.1: `bearer x` is as good as `Bearer x`."""
     ran: list[str] = []

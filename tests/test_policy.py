@@ -344,6 +344,12 @@ def test_or_needs_one_that_is_known_to_hold() -> None:
         ),
         pytest.param(scopes("c") | networks("192.0.2.0/24"), NOBODY, "ip_not_allowed", id="sign-in and scope are two"),
         pytest.param(authenticated | networks("192.0.2.0/24"), NOBODY, "missing_token", id="sign-in alone is one"),
+        pytest.param(
+            (scopes("c") & roles("x")) | (networks("192.0.2.0/24") & networks("203.0.113.0/24")),
+            NOBODY,
+            "ip_not_allowed",
+            id="sign-in, scope and role are three",
+        ),
         pytest.param(networks("192.0.2.0/24") | authenticated, NOBODY, "ip_not_allowed", id="a tie with sign-in"),
         pytest.param(deny | scopes("c", "d", "e"), ALICE, "insufficient_scope", id="a deny cannot be cured"),
         pytest.param(~scopes("a") | scopes("c", "d"), ALICE, "insufficient_scope", id="nor can an opposite"),

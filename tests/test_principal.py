@@ -27,6 +27,13 @@ def test_a_principal_is_a_starlette_user() -> None:
     assert not has_required_scope(connection, ["orders:refund"])
 
 
+def test_scopes_come_in_a_fixed_order() -> None:
+    """What Starlette shows of the scopes does not depend on the hashes of a process."""
+    scopes = [f"scope:{letter}" for letter in "abcdefghijklmnop"]
+
+    assert Principal(sub="alice", scopes=frozenset(scopes)).credentials.scopes == ("authenticated", *scopes)
+
+
 def test_nobody_is_not_authenticated() -> None:
     """The anonymous user has no name, no scope and no `authenticated`."""
     connection = connection_of(ANONYMOUS)

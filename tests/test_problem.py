@@ -384,6 +384,31 @@ def test_answers_that_were_given_before_differ_in_their_id_alone() -> None:
     assert (body(one_address)["client_ip"], body(another)["client_ip"]) == ("192.0.2.1", "192.0.2.2")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": 404},
+        {"remedy": "call_boss"},
+        {"detail": "Another."},
+        {"required_scopes": ("b",)},
+        {"missing_scopes": ("b",)},
+        {"required_roles": ("b",)},
+        {"required_permissions": ("b",)},
+        {"acr_values": ("b",)},
+        {"max_age": 5},
+        {"retry_after": 5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("reason", ["insufficient_scope", "step_up_required", "plan_expired"])
+def test_answers_that_differ_in_anything_told_are_made_apart(reason: str, change: dict[str, Any]) -> None:
+    """A decision that differs in one thing gets its own answer, also from a server that has given the other."""
+    one, other = refused(reason), refused(reason, **change)
+    made = problems()
+    assert answered(one, made) == answered(one)
+    assert answered(other, made) == answered(other) != answered(one)
+
+
 def test_very_many_different_answers_are_all_right() -> None:
     """The store of answers is bounded, and emptying it changes none."""
     made = problems()

@@ -23,8 +23,6 @@ DEFAULT_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_HEADERS: Final = ("Authorization", "Content-Type")
 # What a browser hides from scripts unless it is exposed, and a client needs to understand a refusal.
 ALWAYS_EXPOSED: Final = ("WWW-Authenticate", "Retry-After", "Authz-Reason", "Authz-Decision")
-# Fetch standard, "CORS-safelisted request-header": a browser may name these in a preflight for an unusual value.
-_SAFELISTED: Final = frozenset({"accept", "accept-language", "content-language", "content-type", "range"})
 # Fetch standard, "forbidden method" and "forbidden request-header": no script can send them.
 _FORBIDDEN_METHODS: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 _FORBIDDEN_HEADERS: Final = frozenset(
@@ -122,7 +120,7 @@ class Cors:
         put(self, "methods", methods)
         put(self, "headers", headers)
         put(self, "expose", expose)
-        put(self, "_header_names", _SAFELISTED | {header.lower() for header in headers})
+        put(self, "_header_names", frozenset(header.lower() for header in headers))
         put(self, "_answers", {origin: self._answer_headers(origin) for origin in origins})
         put(self, "_any_origin", self._answer_headers("*") if "*" in origins else None)
         preflight: Headers = (
@@ -145,7 +143,7 @@ class Cors:
         parts = _ORIGIN.fullmatch(origin)
         if parts is None:
             lowered = _ORIGIN.match(origin.lower())
-            if lowered is not None and lowered[0] != origin:
+            if lowered is not None and origin[len(lowered[0]) :][:1] in {"", "/", "?", "#"}:
                 return f"an origin is lower-case, without path, query or trailing slash; write {lowered[0]}"
             return "not an origin such as https://app.example or http://localhost:3000"
         scheme, host, port = parts.groups()
@@ -216,6 +214,8 @@ def _wrong_with_header(header: str, *, sent_by_script: bool) -> str | None:
     lowered = header.lower()
     if lowered.startswith("access-control-"):
         return "the gate writes these itself"
+    if not sent_by_script and lowered in {"set-cookie", "set-cookie2"}:
+        return "browsers let no script read it"
     if sent_by_script and (lowered in _FORBIDDEN_HEADERS or lowered.startswith(("sec-", "proxy-"))):
         return "browsers let no script send it"
     return None

@@ -66,6 +66,11 @@ class VerificationKey:
     algorithms: frozenset[str]
     material: PublicKey | bytes
 
+    def is_same_as(self, other: VerificationKey) -> bool:
+        """Tell whether another key has the same id, algorithms and material."""
+        mine, theirs = (self.kid, self.algorithms, self.material), (other.kid, other.algorithms, other.material)
+        return mine == theirs
+
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Tell whether `signature` is this key's under `algorithm`; never raises for a signature of any shape."""
         if algorithm not in self.algorithms:

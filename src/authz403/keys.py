@@ -100,7 +100,9 @@ class FetchedKeys:
         self._keys: KeySet | None = None
         self._current: frozenset[VerificationKey] = frozenset()
         self._refresh_at = float("-inf")
+        self._expires_at = float("-inf")
         self._usable_until = float("-inf")
+        self._is_out = False
         self._failure = "not fetched yet"
         self.report: Callable[[str, str], None] = lambda _cause, _hint: None
 
@@ -108,10 +110,8 @@ class FetchedKeys:
         self, kid: str | None, now: float, *, fetch: bool
     ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
         """See `KeySource`."""
-        known = self._known(kid, now)
+        known = self._known(kid, now) if self._may_serve(now) else ()
         if known:
-            if now >= self._refresh_at:
-                self._begin(now)
             return known
         future = self._begin(now) if fetch else None
         if future is None:
@@ -120,15 +120,21 @@ class FetchedKeys:
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:
         """See `KeySource`."""
-        if now >= self._refresh_at:
-            if now >= self._usable_until:
-                return False
-            self._begin(now)
-        return key in self._current
+        return self._may_serve(now) and key in self._current
 
     def decoys(self) -> Keys:
         """See `KeySource`."""
         return () if self._keys is None else self._keys.keys[:1]
+
+    def _may_serve(self, now: float) -> bool:
+        """Tell whether the keys at hand may be used without waiting; when one is due, a fetch is begun besides."""
+        if now < self._refresh_at:
+            return True
+        if now >= self._usable_until:
+            return False
+        self._begin(now)
+        # Beyond its life, a key set serves only through an outage: nobody knows whether a key of it was removed.
+        return now < self._expires_at or self._is_out
 
     def _known(self, kid: str | None, now: float) -> Keys:
         keys = self._keys
@@ -148,22 +154,32 @@ class FetchedKeys:
                 return None
             self._last_start = now
             self._in_flight = future = Future[None]()
-        Thread(target=self._refresh, args=(future, now), name="authz403-keys", daemon=True).start()
+        try:
+            Thread(target=self._refresh, args=(future, now), name="authz403-keys", daemon=True).start()
+        except RuntimeError as error:
+            self._failed(str(error))
+            self._land(future)
         return future
 
     def _refresh(self, future: Future[None], now: float) -> None:
         try:
             self._take(*self._load(), now)
         except (FetchFailed, KeyRefused) as error:
-            self._failure = str(error)
-            self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {error}")
+            self._failed(str(error))
         except Exception as error:  # noqa: BLE001 - whatever happens, those who wait must go on
-            self._failure = type(error).__name__
-            self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {error!r}")
+            self._failed(repr(error))
         finally:
-            with self._lock:
-                self._in_flight = None
-            future.set_result(None)
+            self._land(future)
+
+    def _failed(self, why: str) -> None:
+        self._failure = why
+        self._is_out = True
+        self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {why}")
+
+    def _land(self, future: Future[None]) -> None:
+        with self._lock:
+            self._in_flight = None
+        future.set_result(None)
 
     def _load(self) -> tuple[KeySet, float | None]:
         url = self._jwks_url or self._discover()
@@ -196,13 +212,15 @@ class FetchedKeys:
 
     def _take(self, keys: KeySet, max_age: float | None, now: float) -> None:
         # A key that did not change stays the same object, so that what it verified before is still accepted.
-        before = {key.kid: key for key in self._keys.keys} if self._keys is not None else {}
-        kept = KeySet(_same_or_new(before.get(key.kid), key) for key in keys.keys)
+        before = self._keys.keys if self._keys is not None else ()
+        kept = KeySet(next((old for old in before if old.is_same_as(key)), key) for key in keys.keys)
         life = min(max(max_age if max_age is not None else DEFAULT_LIFE, SHORTEST_LIFE), LONGEST_LIFE)
         self._keys = kept
         self._current = frozenset(kept.keys)
         self._refresh_at = now + life * _REFRESH_AFTER
+        self._expires_at = now + life
         self._usable_until = now + life + OUTAGE
+        self._is_out = False
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
@@ -213,9 +231,3 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
         f"{scheme}://{rest}/.well-known/openid-configuration",
         f"{scheme}://{host}/.well-known/oauth-authorization-server{slash}{path}",
     )
-
-
-def _same_or_new(before: VerificationKey | None, now: VerificationKey) -> VerificationKey:
-    if before is not None and before.material == now.material and before.algorithms == now.algorithms:
-        return before
-    return now

@@ -19,11 +19,11 @@ Address = IPv4Address | IPv6Address
 
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
 _IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
-_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
 # RFC 7230 section 3.2.6: token
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 7239 section 4: forwarded-pair = token "=" value, value = token / quoted-string
-_FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=]+)[ \t]*(;|,|\Z)""")
+_FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=\\]+)[ \t]*(?:;|\Z)""")
 
 
 def parse_address(text: str) -> Address | None:
@@ -122,8 +122,15 @@ def _parse_network(cidr: str) -> tuple[int, int, int]:
     return network.version, length, int(network.network_address) >> (network.max_prefixlen - length)
 
 
-_NO_NETWORKS: Final = AddressSet(())
 _MOST_WALKS: Final = 4_096
+_LONGEST_WAY: Final = 256  # characters of a header whose walk is remembered
+
+
+class _NotWalked:
+    """Stands for a way that is not known yet, as an unknown address is `None`."""
+
+
+_NOT_WALKED: Final = _NotWalked()
 UNIX: Final = "unix"
 
 
@@ -157,36 +164,38 @@ class Network:
         source = self.source if self.source is not None else ("x-forwarded-for" if proxies else "peer")
         if not isinstance(source, str) or _TOKEN.fullmatch(source) is None:
             mistakes.add("source", source, 'one of "peer", "x-forwarded-for", "forwarded" or a header name is needed')
-            source = "peer"
+            source = ""
         source = source.lower()
         if "_" in source:
             mistakes.add("source", source, "servers drop or confuse header names with underscores")
         if source == "peer" and (proxies or self.hops is not None):
             mistakes.add("source", source, "the peer is the client here, so trusted_proxies and hops are never read")
-        if source != "peer" and not proxies:
+        if source not in {"", "peer"} and not proxies and not mistakes:
             mistakes.add("trusted_proxies", list(proxies), f"anybody could write {source}: name the proxies that may")
         if self.hops is not None and (isinstance(self.hops, bool) or not isinstance(self.hops, int) or self.hops < 1):
             mistakes.add("hops", self.hops, "a number of proxies, 1 or more, is needed")
-        elif self.hops is not None and source not in {"x-forwarded-for", "forwarded", "peer"}:
+        elif self.hops is not None and source not in {"x-forwarded-for", "forwarded", "peer", ""}:
             mistakes.add("hops", self.hops, f"{source} holds one address, so there is nothing to count")
 
-        def addresses(name: str, cidrs: object) -> AddressSet:
-            networks = mistakes.strings(name, cidrs)
-            collected = Mistakes("Network")
+        def addresses(name: str, networks: tuple[str, ...]) -> AddressSet:
+            sound: list[str] = []
             for index, cidr in enumerate(networks):
+                if name == "trusted_proxies" and cidr == UNIX:
+                    continue
                 try:
                     _parse_network(cidr)
                 except ValueError as error:
                     mistakes.add(f"{name}[{index}]", cidr, str(error))
-                    collected.add(name, cidr, "")
-            return _NO_NETWORKS if collected else AddressSet(networks)
+                else:
+                    sound.append(cidr)
+            return AddressSet(sound)
 
         put = object.__setattr__
         put(self, "_walked", {})
         put(self, "_trusts_unix", UNIX in proxies)
-        put(self, "_trusted", addresses("trusted_proxies", [proxy for proxy in proxies if proxy != UNIX]))
-        put(self, "allowed", addresses("allow", self.allow))
-        put(self, "denied", addresses("deny", self.deny))
+        put(self, "_trusted", addresses("trusted_proxies", proxies))
+        put(self, "allowed", addresses("allow", mistakes.strings("allow", self.allow)))
+        put(self, "denied", addresses("deny", mistakes.strings("deny", self.deny)))
         mistakes.raise_if_any()
         put(self, "source", source)
         put(self, "trusted_proxies", proxies)
@@ -200,13 +209,15 @@ class Network:
         if self.source == "peer":
             return None if peer is None else parse_address(peer)
         # Requests of one client come by the same way, so that a walk is done once.
-        way = (peer, request.fields.get(self.source or "", ()))
-        if way in self._walked:
-            return self._walked[way]
-        address = self._walk(*way)
-        if len(self._walked) >= _MOST_WALKS:
-            self._walked.clear()
-        self._walked[way] = address
+        lines = request.fields.get(self.source or "", ())
+        way = (peer, lines)
+        address = self._walked.get(way, _NOT_WALKED)
+        if isinstance(address, _NotWalked):
+            address = self._walk(peer, lines)
+            if sum(map(len, lines)) <= _LONGEST_WAY and self.trusts_peer(peer):
+                if len(self._walked) >= _MOST_WALKS:
+                    self._walked.clear()
+                self._walked[way] = address
         return address
 
     def _walk(self, peer: str | None, lines: tuple[str, ...]) -> Address | None:
@@ -237,20 +248,36 @@ class Network:
 
 
 def _forwarded_for(lines: tuple[str, ...]) -> list[Address | None]:
-    """Return the `for` of each element of a Forwarded header (RFC 7239 section 4), `None` where it has no address."""
+    """Return the `for` of each element of a Forwarded header (RFC 7239 section 4), `None` where it has no address.
+
+    Read from the right: what the client wrote further left, open quotes included, hides nothing that a proxy added.
+    """
     nodes: list[Address | None] = []
-    for line in lines:
-        position, pairs = 0, dict[str, str]()
-        while position < len(line):
-            found = _FORWARDED_PAIR.match(line, position)
-            if found is None or found[1].lower() in pairs:
-                return [None]
-            value = found[2]
-            pairs[found[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
-            position = found.end()
-            if found[3] != ";":
-                nodes.append(parse_node(pairs["for"]) if "for" in pairs else None)
-                pairs = {}
-        if pairs or line.rstrip(" \t").endswith(","):
-            return [None]
-    return nodes
+    for line in reversed(lines):
+        end = len(line)
+        while end >= 0:
+            comma = line.rfind(",", 0, end)
+            element = _forwarded_element(line[comma + 1 : end])
+            while element is None and comma >= 0:
+                comma = line.rfind(",", 0, comma)  # that comma stood inside a quoted string
+                element = _forwarded_element(line[comma + 1 : end])
+            if element is None:
+                nodes.append(None)
+                break
+            nodes.append(parse_node(element["for"]) if "for" in element else None)
+            end = comma
+    return nodes[::-1]
+
+
+def _forwarded_element(text: str) -> dict[str, str] | None:
+    """Return the pairs of one forwarded-element, or `None` where it is none."""
+    pairs: dict[str, str] = {}
+    position = 0
+    while position < len(text) or not pairs:
+        found = _FORWARDED_PAIR.match(text, position)
+        if found is None or found[1].lower() in pairs:
+            return None
+        value = found[2]
+        pairs[found[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+        position = found.end()
+    return None if text.endswith(";") else pairs

@@ -638,7 +638,7 @@ def _union(*names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def is_time(value: object) -> TypeGuard[float]:
-    """Tell whether a claim is a number of seconds since the epoch (RFC 7519 section 2, NumericDate) that can be meant."""
+    """Tell whether a claim is a NumericDate (RFC 7519 section 2) that can be meant: seconds since the epoch."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST_TIME
 
 

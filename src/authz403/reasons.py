@@ -25,11 +25,11 @@ class Reason(StrEnum):
     def __new__(  # noqa: D102, PLR0917 - one row of the table below
         cls,
         code: str,
-        status: int,
-        remedy: str,
-        summary: str,
-        detail: str,
-        meaning: str,
+        status: int = 0,
+        remedy: str = "",
+        summary: str = "",
+        detail: str = "",
+        meaning: str = "",
         error: str | None = None,
         retryable: bool = False,  # noqa: FBT001, FBT002 - an enum member's row has no keywords
     ) -> Self:
