@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ from authz403.asgi import AuthzMiddleware
 from authz403.fetch import Document
 from authz403.keys import FetchedKeys
 from authz403.need import How, Need
-from authz403.policy import Facts
+from authz403.policy import Facts, Rejected
 from authz403.request import AccessRequest
 from tests.apps_made import (
     AUDIENCE,
@@ -69,6 +69,8 @@ from tests.apps_made import (
     scope_of,
     wrapped,
 )
+
+DENIED = False  # what a handler's own check found
 
 both = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda kind: kind.__name__)
 places = pytest.mark.parametrize("outside", [False, True], ids=["add_middleware", "from outside"])
@@ -269,21 +271,23 @@ def test_a_client_that_goes_away_is_seen_by_the_app(framework: type[Starlette]) 
 @places
 def test_a_cancelled_request_leaves_nothing_behind(framework: type[Starlette], outside: bool) -> None:  # noqa: FBT001
     """The caller of a request that was cancelled is not the caller of the next one."""
-    started: list[str] = []
+    seen: list[str] = []
+    started: list[asyncio.Event] = []
 
     @requires(optional)
     async def endpoint(request: Request) -> Response:
-        started.append(request.user.display_name)
+        seen.append(request.user.display_name)
         if request.user.is_authenticated:
+            started[0].set()
             await asyncio.Event().wait()
         return PlainTextResponse(request.user.display_name)
 
     app = behind(app_with(framework, endpoint), gate_with(), outside=outside)
 
     async def run() -> None:
+        started.append(asyncio.Event())
         task = asyncio.ensure_future(connect(app, scope_of("/x", headers=bearer("mallory")), BODYLESS))
-        while not started:
-            await asyncio.sleep(0)
+        await started[0].wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -291,7 +295,7 @@ def test_a_cancelled_request_leaves_nothing_behind(framework: type[Starlette], o
         assert (answer.status, answer.body) == (200, b"")
 
     asyncio.run(run())
-    assert started == ["mallory", ""]
+    assert seen == ["mallory", ""]
 
 
 # ---- who
@@ -341,7 +345,7 @@ def test_what_stood_in_the_scope_before_is_no_identity(policy: object) -> None:
         return PlainTextResponse("ok")
 
     app = guarded(app_with(Starlette, requires(policy)(me)), gate_with())  # type: ignore[arg-type]  # all requirements
-    forged = {"user": SimpleUser("root"), "auth": AuthCredentials(["authenticated", "s"])}
+    forged: dict[str, Any] = {"user": SimpleUser("root"), "auth": AuthCredentials(["authenticated", "s"])}
     headers = {"X-User": "root", "Remote-User": "root", "X-Forwarded-User": "root"}
     answer = drive(app, scope_of("/x", headers=headers, **forged), BODYLESS)
     assert answer.status == (401 if policy is authenticated else 200)
@@ -434,7 +438,7 @@ def gate_that_asks(asked: list[tuple[bool, str]]) -> dict[str, Callable[[], Gate
         def fields(self) -> Collection[str]:
             return ("authorization",)
 
-        def identify(self, request: AccessRequest, now: float) -> Principal | Need[Principal | None] | None:
+        def identify(self, request: AccessRequest, now: float) -> Need[Principal | Rejected | None] | None:
             if "authorization" not in request.fields:
                 return None
 
@@ -602,7 +606,7 @@ def test_an_exception_of_a_websocket_goes_on_outwards(framework: type[Starlette]
         assert [event["event"] for event in events] == ["authz.allowed"]
 
 
-# ---- check() and AccessDenied
+# ---- refusals from inside a handler
 
 
 def deny_in(framework: type[Starlette], ran: list[str], *, sync: bool, depth: str) -> tuple[Starlette, str]:
@@ -610,12 +614,12 @@ def deny_in(framework: type[Starlette], ran: list[str], *, sync: bool, depth: st
 
     async def async_handler(request: Request) -> Response:
         ran.append("handler")
-        check(False, Reason.NOT_OWNER, order=5)
+        check(DENIED, Reason.NOT_OWNER, order=5)
         return PlainTextResponse("not reached")
 
     def sync_handler(request: Request) -> Response:
         ran.append("handler")
-        check(False, Reason.NOT_OWNER, order=5)
+        check(DENIED, Reason.NOT_OWNER, order=5)
         return PlainTextResponse("not reached")
 
     handler: Any = requires(scopes("s"))(sync_handler if sync else async_handler)
@@ -655,7 +659,7 @@ def test_a_handler_refuses_for_a_published_reason_or_its_own(framework: type[Sta
     """Status and challenge are those of the reason."""
 
     async def handler(request: Request) -> Response:
-        check(False, reason)
+        check(DENIED, reason)
         return PlainTextResponse("not reached")
 
     app = guarded(app_with(framework, requires(authenticated)(handler)), gate_with())
@@ -672,7 +676,7 @@ def test_a_refusal_after_the_answer_started_goes_on_outwards(framework: type[Sta
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"first"
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         yield b"second"
 
     @public
@@ -718,7 +722,7 @@ def test_a_websocket_handler_refuses_before_it_accepts(
 
     @public
     async def socket(websocket: WebSocket) -> None:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
 
     app = framework()
     add_websocket(app, "/x", socket)
@@ -765,7 +769,7 @@ def test_an_exception_handler_of_the_apps_own_for_access_denied_is_the_apps_own_
         return PlainTextResponse("own words", status_code=403)
 
     async def handler(request: Request) -> Response:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         return PlainTextResponse("not reached")
 
     app = app_with(framework, public(handler))
@@ -982,7 +986,7 @@ def test_reporting_only_lets_everything_pass_and_says_what_it_would_have_refused
     ran: list[str] = []
 
     async def checked(request: Request) -> Response:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         ran.append("checked")
         return PlainTextResponse("checked")
 
@@ -1095,7 +1099,7 @@ def test_base_http_middleware_on_either_side_changes_nothing(framework: type[Sta
         return StreamingResponse(numbers())
 
     async def checked(request: Request) -> Response:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         return PlainTextResponse("not reached")
 
     app = app_with(framework, requires(authenticated)(ran_by("x", [])))
@@ -1120,7 +1124,7 @@ def test_a_render_of_ones_own_writes_the_refusals() -> None:
         return "text/plain", f"no: {request.path}".encode()
 
     async def checked(request: Request) -> Response:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         return PlainTextResponse("not reached")
 
     app = app_with(Starlette, requires(authenticated)(checked))
@@ -1133,7 +1137,4 @@ def test_a_render_of_ones_own_writes_the_refusals() -> None:
 def test_the_handler_of_a_bare_app_cannot_use_check() -> None:
     """Outside of a gate nobody would answer: it raises and names itself."""
     with pytest.raises(ConfigurationError, match="no gate decided"):
-        check(True, Reason.NOT_OWNER)
-
-
-EachEndpoint = Callable[[Request], Awaitable[Response]]
+        check(not DENIED, Reason.NOT_OWNER)

@@ -48,6 +48,8 @@ from tests.apps_made import (
     wrapped,
 )
 
+DENIED = False  # what a handler's own check found
+
 both = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda kind: kind.__name__)
 places = pytest.mark.parametrize("outside", [False, True], ids=["add_middleware", "from outside"])
 
@@ -230,7 +232,7 @@ def test_a_concealed_check_shows_a_404_handler_nothing_of_the_route() -> None:
 
     @requires(authenticated.concealed())
     async def own(request: Request) -> Response:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         return PlainTextResponse("not reached")
 
     app = Starlette(routes=[Route("/orders/{owner}", own)], exception_handlers={404: page})

@@ -34,6 +34,8 @@ from tests.apps_made import (
     wrapped,
 )
 
+DENIED = False  # what a handler's own check found
+
 both = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda kind: kind.__name__)
 
 CORS = Cors(origins=[ORIGIN, "https://other.example"], credentials=True, expose=["X-Total"], max_age=60)
@@ -58,7 +60,7 @@ def assert_readable(answer: Answer, origin: str = ORIGIN) -> None:
 
 
 def assert_varies(answer: Answer) -> None:
-    """Assert that a cache keeps answers to different origins apart (Fetch standard, "CORS protocol and HTTP caches")."""
+    """Assert that a cache keeps answers to other origins apart (Fetch standard, "CORS protocol and HTTP caches")."""
     values = b",".join(value for name, value in answer.headers if name == b"vary").lower()
     assert [part.strip() for part in values.split(b",")].count(b"origin") == 1
 
@@ -197,7 +199,7 @@ def answers_of(framework: type[Starlette], gate_outside: bool) -> dict[str, tupl
         raise LookupError("a bug in the app")
 
     async def owned(request: Request) -> Response:
-        check(False, Reason.NOT_OWNER)
+        check(DENIED, Reason.NOT_OWNER)
         return PlainTextResponse("not reached")
 
     async def headed(request: Request) -> Response:

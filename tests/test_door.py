@@ -1,8 +1,5 @@
 """The door: a router runs nothing but the very request that a gate decided on."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
@@ -39,7 +36,7 @@ both = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda kind: kind.__
 class Changes:
     """Middleware inside the gate that changes members of the scope, in a copy or in place."""
 
-    def __init__(self, app: ASGIApp, *, in_place: bool = False, **changes: object) -> None:
+    def __init__(self, app: ASGIApp, changes: dict[str, object], *, in_place: bool = False) -> None:
         self.app = app
         self.in_place = in_place
         self.changes = changes
@@ -92,7 +89,7 @@ def test_a_request_that_changed_after_the_decision_runs_nothing(
     """Path, method and root path are those of the decision, or the answer is 500 `route_mismatch`."""
     ran: list[str] = []
     app = app_of(framework, ran)
-    app.add_middleware(Changes, in_place=in_place, **changes)
+    app.add_middleware(Changes, changes, in_place=in_place)
     guarded(app, gate_with())
     with listening() as events:
         answer = drive(app, scope_of("/open"))
@@ -108,7 +105,9 @@ def test_a_request_that_became_a_handshake_runs_nothing(framework: type[Starlett
     """What was decided as HTTP is not run as a WebSocket."""
     ran: list[str] = []
     app = app_of(framework, ran)
-    app.add_middleware(Changes, type="websocket", subprotocols=[], extensions={"websocket.http.response": {}})
+    app.add_middleware(
+        Changes, {"type": "websocket", "subprotocols": [], "extensions": {"websocket.http.response": {}}}
+    )
     guarded(app, gate_with())
     answer = drive(app, scope_of("/open"), CONNECT)
     assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
@@ -119,7 +118,7 @@ def test_a_handshake_that_became_a_request_runs_nothing(framework: type[Starlett
     """And the other way round."""
     ran: list[str] = []
     app = app_of(framework, ran)
-    app.add_middleware(Changes, type="http", method="GET")
+    app.add_middleware(Changes, {"type": "http", "method": "GET"})
     guarded(app, gate_with())
     answer = drive(app, scope_of("/open", kind="websocket", headers=bearer(roles=["admin"])), BODYLESS)
     assert ran == []
@@ -144,7 +143,7 @@ def test_other_changes_pass_the_door(framework: type[Starlette], changes: dict[s
     """Middleware may copy the scope and change what no decision rests on."""
     ran: list[str] = []
     app = app_of(framework, ran)
-    app.add_middleware(Changes, **changes)
+    app.add_middleware(Changes, changes)
     guarded(app, gate_with())
     assert drive(app, scope_of("/open"), BODYLESS).status == 200
     assert drive(app, scope_of("/sub/open"), BODYLESS).status == 200
@@ -156,7 +155,7 @@ def test_the_host_counts_where_a_host_route_was_walked() -> None:
     ran: list[str] = []
     admin = Router([Route("/x", requires(any_role("admin"))(ran_by("admin", ran)))])
     app = Starlette(routes=[Host("admin.example", admin), Route("/x", public(ran_by("open", ran)))])
-    app.add_middleware(Changes, headers=[(b"host", b"admin.example")])
+    app.add_middleware(Changes, {"headers": [(b"host", b"admin.example")]})
     guarded(app, gate_with())
     answer = drive(app, scope_of("/x", headers={"Host": "else.example"}))
     assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
@@ -191,11 +190,11 @@ def test_a_change_on_the_way_to_a_sub_router_meets_its_door(kind: str) -> None:
         Route("/open", public(ran_by("open", ran))),
         Route("/closed", requires(scopes("s"))(ran_by("closed", ran))),
     ]
-    rewrite = Middleware(Changes, path="/sub/closed")
+    rewrite = Middleware(Changes, {"path": "/sub/closed"})
     mounts = {
         "mount middleware": Mount("/sub", routes=routes, middleware=[rewrite]),
         "router middleware": Mount("/sub", Router(routes, middleware=[rewrite])),
-        "app around": Mount("/sub", Changes(Starlette(routes=routes), path="/sub/closed")),
+        "app around": Mount("/sub", Changes(Starlette(routes=routes), {"path": "/sub/closed"})),
         "app's own": Mount("/sub", Starlette(routes=routes, middleware=[rewrite])),
     }
     app = guarded(Starlette(routes=[mounts[kind]]), gate_with())
@@ -261,7 +260,7 @@ def test_the_tickets_of_nested_gates_are_all_compared() -> None:
     inner = Starlette(
         routes=[Route("/open", public(ran_by("open", ran))), Route("/closed", public(ran_by("closed", ran)))]
     )
-    middle = Changes(wrapped(inner, gate_with()), path="/closed")
+    middle = Changes(wrapped(inner, gate_with()), {"path": "/closed"})
     outer = wrapped(middle, gate_with())
     answer = drive(outer, scope_of("/open"))
     assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
@@ -273,7 +272,7 @@ def test_a_root_path_that_changes_between_two_gates_runs_nothing() -> None:
     inner = Starlette(
         routes=[Route("/x/open", public(ran_by("open", ran))), Route("/open", ran_by("unmarked", ran))],
     )
-    middle = Changes(wrapped(inner, gate_with(default=anyone)), root_path="/sub/x")
+    middle = Changes(wrapped(inner, gate_with(default=anyone)), {"root_path": "/sub/x"})
     outer = guarded(Starlette(routes=[Mount("/sub", middle)]), gate_with())
     answer = drive(outer, scope_of("/sub/x/open"))
     assert (answer.status, ran) == (500, [])
@@ -326,7 +325,7 @@ def test_reporting_only_lets_a_changed_request_pass_and_says_so() -> None:
     """`dangerously_report_only` refuses nothing, not even here; the event tells what would have been."""
     ran: list[str] = []
     app = app_of(Starlette, ran)
-    app.add_middleware(Changes, path="/closed")
+    app.add_middleware(Changes, {"path": "/closed"})
     guarded(app, gate_with(dangerously_report_only=True))
     with listening() as events:
         assert drive(app, scope_of("/open"), BODYLESS).status == 200
@@ -339,7 +338,7 @@ def test_a_changed_request_on_a_concealed_route_is_still_told_as_a_mismatch() ->
     """A 500 is the server's own trouble and conceals nothing."""
     ran: list[str] = []
     app = Starlette(routes=[Route("/{x}", requires(scopes("s").concealed())(ran_by("x", ran)))])
-    app.add_middleware(Changes, path="/other")
+    app.add_middleware(Changes, {"path": "/other"})
     guarded(app, gate_with())
     assert drive(app, scope_of("/x", headers=bearer(scope="s"))).reason == "route_mismatch"
     assert ran == []
@@ -356,9 +355,6 @@ def test_fastapi_routers_of_their_own_have_doors() -> None:
     assert drive(app, scope_of("/sub/x"), BODYLESS).status == 200
     assert drive(router, scope_of("/x")).reason == "route_mismatch"
     assert ran == ["x"]
-
-
-Factory = Callable[[ASGIApp], Any]
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])

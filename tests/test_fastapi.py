@@ -1,7 +1,8 @@
 """FastAPI: policies as dependencies, and the caller in an endpoint's signature."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Body, Depends, FastAPI, WebSocket
@@ -36,6 +37,8 @@ from tests.apps_made import (
     scope_of,
     wrapped,
 )
+
+ALLOWED = True  # what a handler's own check found
 
 
 async def whoami(user: CurrentPrincipal) -> dict[str, object]:
@@ -181,11 +184,11 @@ def test_without_a_gate_nothing_that_relies_on_one_runs(told: str) -> None:
         ran.append("maybe")
 
     async def with_check() -> None:
-        check(True, Reason.NOT_OWNER)
+        check(ALLOWED, Reason.NOT_OWNER)
         ran.append("check")
 
     app = FastAPI()
-    endpoints = {
+    endpoints: dict[str, Callable[..., Any]] = {
         "needs": endpoint,
         "CurrentPrincipal": with_current,
         "MaybePrincipal": with_maybe,

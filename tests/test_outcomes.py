@@ -180,7 +180,7 @@ CASES = {
     ),
     "policy crashed": Case(requirement("own_rule", own_crash), caller(), "policy_error", 500, "contact_owner"),
     "policy answered no bool": Case(
-        requirement("own_rule", lambda facts: 1),  # type: ignore[arg-type, return-value]  # what is being refused
+        requirement("own_rule", lambda _: 1),  # type: ignore[arg-type]  # what is being refused
         caller(),
         "policy_error",
         500,
@@ -210,7 +210,7 @@ def app_with(wanted: Requirement | None, ran: list[str]) -> Starlette:
 
 def ask(app: ASGIApp, kind: str, headers: Headers = (), path: str = "/orders/bob", query: bytes = b"") -> Answer:
     """Send one request or handshake, on a server that can send a denial of a handshake as HTTP."""
-    extensions = {"websocket.http.response": {}} if kind == "websocket" else None
+    extensions: dict[str, object] | None = {"websocket.http.response": {}} if kind == "websocket" else None
     return drive(app, scope_of(path, kind=kind, headers=headers, query_string=query, extensions=extensions))
 
 

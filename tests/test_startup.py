@@ -365,7 +365,7 @@ def test_a_cors_middleware_outside_is_nobodys_mistake(framework: type[Starlette]
         ([], networks("10.0.0.0/8") | authenticated, deny, "/x"),
         ([], anyone, deny, None),
         ([Rule("GET", "/x", networks("10.0.0.0/8"))], anyone, deny, None),
-        ([], requirement("own_rule", lambda facts: True, anonymous=True), deny, None),
+        ([], requirement("own_rule", lambda _: True, anonymous=True), deny, None),
     ],
     ids=["rule", "mark", "default", "optional", "alternative", "public", "network", "own anonymous"],
 )
@@ -462,7 +462,7 @@ def test_an_endpoint_that_takes_the_caller_needs_a_policy_that_knows_one(
 
 
 def test_an_endpoint_that_takes_the_caller_and_has_no_policy_is_closed_and_no_mistake() -> None:
-    """Where the default lets nobody in, there is nobody that could be missing: the app starts, the endpoint is closed."""
+    """Where the default lets nobody in, nobody could be missing: the app starts, the endpoint is closed."""
     app = wrapped(fastapi_with_principal(), gate_with())
     assert mistakes_of(app) == []
     assert drive(app, scope_of("/x", headers=bearer())).reason == "no_policy"

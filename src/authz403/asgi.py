@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,6 +49,11 @@ class _Met(NamedTuple):
     gate: Gate
     routes: AppRoutes | None
     wanted: Mapping[bytes, str]
+
+    @property
+    def conceals(self) -> bool:
+        """Whether any policy of gate or app makes refusals look like missing routes."""
+        return self.gate.rules.conceals or (self.routes is not None and self.routes.walk.conceals)
 
 
 class Ticket:
@@ -99,15 +105,14 @@ class AuthzMiddleware:
             await self._misconfigured(scope, send)
             return
         outer: tuple[Ticket, ...] = scope.get(TICKETS, ())
-        request = _access_request(scope, met.wanted)
         trail: Trail = []
         within = outer[-1].outcome if outer else None
         if met.routes is None:
-            step = met.gate.decide(request, RULES_ALONE, scope, within=within)
+            step = met.gate.decide(_access_request(scope, met.wanted), RULES_ALONE, scope, within=within)
         else:
             root_path = met.routes.walk.root_path
             seen = {**scope, "root_path": root_path} if root_path else scope
-            step = met.gate.decide(request, met.routes, (seen, trail), within=within)
+            step = met.gate.decide(_access_request(seen, met.wanted), met.routes, (seen, trail), within=within)
         while isinstance(step, Need):
             step = step.resume(await _fulfilled(step))
         if within is not None:
@@ -123,14 +128,12 @@ class AuthzMiddleware:
     ) -> None:
         """Run the app for a request that goes on, and write its one event when the answer starts."""
         gate = met.gate
-        # Routers write into the scope; a concealed refusal from inside a handler has to start over.
-        before = dict(scope) if outcome.decision.concealed else scope
 
         async def send_on(message: Message) -> None:
             if not outcome.answered and message["type"] in _STARTS_ANSWER:
                 outcome.answered = True
                 gate.record(outcome.inner or outcome)
-                message = _with_headers(message, outcome, gate)
+                message = _with_headers(message, outcome.headers, conceals=met.conceals)
             await send(message)
 
         self._let_in(met, outcome, outcome, trail, scope)
@@ -138,7 +141,7 @@ class AuthzMiddleware:
         try:
             await self._run(outcome, trail, scope, receive, send_on)
         except AccessDenied as denied:
-            await self._denied_inside(met, outcome, denied, trail, before, receive, send_on)
+            await self._denied_inside(met, outcome, denied, scope, receive, send_on)
         except Exception as error:
             if not outcome.answered:
                 if gate.cors is not None and scope["type"] == "http":
@@ -174,21 +177,14 @@ class AuthzMiddleware:
 
     async def _run(self, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
         if outcome.concealed_as_missing and not trail:
-            await _respond(_PLAIN_NOT_FOUND, scope, send)  # no router that could say it in the app's own words
+            await _missing_page(scope, receive, send)  # there is no router that could say it
         else:
             await self.app(scope, receive, send)
 
     async def _denied_inside(
-        self,
-        met: _Met,
-        outcome: Outcome,
-        denied: AccessDenied,
-        trail: Trail,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, met: _Met, outcome: Outcome, denied: AccessDenied, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer a request that a handler refused."""
+        """Answer a request that was refused outside of the routers, or too late."""
         if outcome.answered:
             met.gate.audit.error(str(denied.reason), "access was denied after the answer had started", denied)
             if scope["type"] == "http":
@@ -199,9 +195,7 @@ class AuthzMiddleware:
         if outcome.response is not None:
             await _respond(outcome.response, scope, send)
         else:
-            scope.pop(TICKETS, None)
-            self._let_in(met, outcome, outcome, trail, scope)
-            await self._run(outcome, trail, scope, receive, send)
+            await _missing_page(scope, receive, send)
 
     # ---- meeting the app
 
@@ -215,6 +209,12 @@ class AuthzMiddleware:
             check_app(gate, routes)
         except ConfigurationError as error:
             self._failure = error
+            return None
+        except Exception as error:  # noqa: BLE001 - a factory or an app that raises here is a mistake of the configuration
+            mistakes = Mistakes("AuthzMiddleware")
+            mistakes.add_secret("gate", f"meeting the app raised {error!r}")
+            self._failure = ConfigurationError("AuthzMiddleware", mistakes)
+            self._failure.__cause__ = error
             return None
         self._met = _Met(gate, routes, {name.encode("ascii"): name for name in gate.fields})
         return self._met
@@ -260,27 +260,48 @@ class Door:
             await self.app(scope, receive, send)
             return
         tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
-        here = (id(self._router), scope.get("root_path", ""))
-        known = False
+        if not self._is_expected(tickets, scope):
+            await self._mismatch(tickets, scope, receive, send)
+            return
+        outcome = tickets[0].outcome
+        # The router writes into the scope what a concealed refusal from inside a handler must not show.
+        before = dict(scope) if outcome.decision.concealed else {}
+        if any(ticket.missing_at == id(self._router) for ticket in tickets):
+            await self._router.not_found(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        except AccessDenied as denied:
+            if outcome.answered:
+                raise
+            # Caught here, inside the app's own middleware, before that takes it for a crash.
+            tickets[0].gate.denied_by_app(outcome, denied)
+            if outcome.response is not None:
+                await _respond(outcome.response, scope, send)
+            else:
+                scope.clear()
+                scope.update(before)
+                await self._router.not_found(scope, receive, send)
+
+    def _is_expected(self, tickets: tuple[Ticket, ...], scope: Scope) -> bool:
+        """Tell whether some gate decided that this router may see this request, and none decided on another."""
+        router, root_path = id(self._router), scope.get("root_path", "")
+        expected = False
         for ticket in tickets:
+            if ticket.outcome.report_only and not ticket.outcome.decision.allowed:
+                return True  # a gate that only reports let pass what it may not even have routed
             if (
                 ticket.path != scope["path"]
                 or ticket.method != scope.get("method")
                 or ticket.type != scope["type"]
                 or (ticket.host is not None and ticket.host != _host(scope))
             ):
-                known = False
-                break
-            if here in ticket.trail:
-                known = True
-        if not known:
-            await self._mismatch(tickets, scope, receive, send)
-            return
-        for ticket in tickets:
-            if ticket.missing_at == here[0]:
-                await self._router.not_found(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+                return False
+            seen = [there for known, there in ticket.trail if known == router]
+            if seen and root_path not in seen:
+                return False
+            expected = expected or bool(seen)
+        return expected
 
     async def _mismatch(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> None:
         told = "was reached without a gate" if not tickets else "sees another request than was decided on"
@@ -330,13 +351,20 @@ def _access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
     client = scope.get("client")
     peer = client[0] if client else None
     return AccessRequest(
-        scope["method"] if scope["type"] == "http" else WEBSOCKET,
+        _method(scope),
         get_route_path(scope),
         peer if isinstance(peer, str) else None,
         fields,
         # uvicorn's own reading of X-Forwarded-For leaves the forwarded address with port 0
         bool(client and len(client) > 1 and client[1] == 0 and "x-forwarded-for" in fields),
     )
+
+
+def _method(scope: Scope) -> str:
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    method: str = scope["method"]
+    return method if method != WEBSOCKET else f"HTTP {method}"  # a client may invent a method of that name
 
 
 def _host(scope: Scope) -> bytes:
@@ -372,10 +400,12 @@ async def _respond(response: Response, scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
 
-def _with_headers(message: Message, outcome: Outcome, gate: Gate) -> Message:
-    """Return the start of an answer with the gate's CORS headers in place of the app's."""
-    own = outcome.headers
-    hides = message.get("status") == _NOT_FOUND and (gate.rules.conceals or outcome.decision.concealed)
+def _with_headers(message: Message, own: Headers, *, conceals: bool) -> Message:
+    """Return the start of an answer with the gate's CORS headers in place of the app's.
+
+    Where anything is concealed, no 404 is kept by caches: a stored one would tell the missing from the forbidden.
+    """
+    hides = conceals and message.get("status") == _NOT_FOUND
     if not (own or hides) or message["type"] in _WEBSOCKET_ANSWERS:
         return message
     headers: list[tuple[bytes, bytes]] = []
@@ -385,7 +415,7 @@ def _with_headers(message: Message, outcome: Outcome, gate: Gate) -> Message:
         if own and name.startswith(b"access-control-"):
             continue
         if name == b"vary":
-            varies = varies or b"origin" in header[1].lower()
+            varies = varies or b"origin" in [field.strip() for field in header[1].lower().split(b",")]
         elif name == b"cache-control":
             cached = True
         headers.append(header)
@@ -408,5 +438,13 @@ async def _crash_page(error: Exception, scope: Scope, receive: Receive, send: Se
     await page(scope, receive, send)
 
 
-_NO_HEADERS: Final[Headers] = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"9"))
-_PLAIN_NOT_FOUND: Final = Response(_NOT_FOUND, _NO_HEADERS, b"Not Found")
+async def _missing_page(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as a Starlette app does for a path that it does not have, with its own handler for that, if any."""
+    app = scope.get("app")
+    handlers = {
+        key: handler
+        for key, handler in (app.exception_handlers if isinstance(app, Starlette) else {}).items()
+        if key not in {500, Exception}
+    }
+    page = ExceptionMiddleware(Router().not_found, handlers=handlers)
+    await page(scope, receive, send)

@@ -21,13 +21,12 @@ _NO_FACTS: Final[Mapping[str, object]] = MappingProxyType({})
 def authorize(policy: Policy, facts: Facts) -> Decision | Custom | None:
     """Decide. Where it cannot be told yet, return `None` for the caller's identity or the requirement to be asked."""
     unmet = policy.first.check(facts)
-    if unmet is not None:
-        return refusal(unmet, policy.words, conceals=policy.conceals)
-    if policy.rest is anyone:
-        return policy.allowed
-    if facts.identity is None and not policy.rest.tokenless:
-        return None
-    unmet = policy.rest.check(facts)
+    if unmet is None:
+        if policy.rest is anyone:
+            return policy.allowed
+        if facts.identity is None and not policy.rest.tokenless:
+            return None
+        unmet = policy.rest.check(facts)
     if unmet is None:
         return policy.allowed
     if unmet.waiting is True:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Mistakes:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    def __iter__(self) -> Iterator[Mistake]:
+        return iter(self._found)
+
     def add(self, field: str, value: object, why: str) -> None:
         """Note one mistake. The value is shown; for a secret, call `add_secret`."""
         shown = repr(value)
@@ -78,7 +82,8 @@ class Mistakes:
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             self.add(field, value, "a list of strings is needed")
             return ()
-        items = tuple(value)
+        # A set has another order in every process; errors and the policy's version need one.
+        items = tuple(sorted(value, key=repr) if isinstance(value, AbstractSet) else value)
         for index, item in enumerate(items):
             if not isinstance(item, str):
                 self.add(f"{field}[{index}]", item, "a string is needed")

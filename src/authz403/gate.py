@@ -18,13 +18,24 @@ from authz403.keys import FetchedKeys
 from authz403.need import How, Need
 from authz403.network import Network
 from authz403.paths import has_dot_segments, is_malformed, is_usual, without_dot_segments
-from authz403.policy import Custom, Facts, Kind, Rejected, Requirement, ServiceNetworks, Unmet, anyone, deny
+from authz403.policy import (
+    Custom,
+    Facts,
+    Kind,
+    Rejected,
+    Requirement,
+    ServiceNetworks,
+    Unmet,
+    anyone,
+    deny,
+    own_code_or_reason,
+)
 from authz403.principal import Principal
 from authz403.problem import DEFAULT_TYPE_BASE, Disclose, Problems, Render
 from authz403.rbac import Rbac
 from authz403.reasons import Reason
 from authz403.request import WEBSOCKET, AccessRequest
-from authz403.rules import Rule, Rules, as_rules, default_requirement
+from authz403.rules import Rule, Rules, as_rules, default_requirement, shadowed_rules
 from authz403.tokens import BearerTokens
 
 Native = TypeVar("Native")
@@ -74,23 +85,27 @@ class Gate:
             mistakes.add("type_base", type_base, "the start of a URI is needed")
         if not isinstance(default, Requirement):
             mistakes.add("default", default, "a requirement is needed, such as deny or authenticated")
+        for name, flag in (("shared", shared), ("dangerously_report_only", dangerously_report_only)):
+            if not isinstance(flag, bool):
+                mistakes.add(name, flag, "True or False is needed")
+        if not callable(clock):
+            mistakes.add("clock", clock, "a function that returns seconds since the epoch is needed")
+        shadowed_rules(mistakes, listed)
         mistakes.raise_if_any()
 
         self._network = network or Network()
         networked = bool(self._network.allowed or self._network.denied)
         service = ServiceNetworks(self._network.allowed or None, self._network.denied) if networked else None
         self.rules = Rules(listed, default_requirement(default), service)
-        self.rules.mistakes_in(mistakes)
-        mistakes.raise_if_any()
 
         self._identifier = Identifier(sources, rbac)
         self.cors = cors
         self.default = default
-        self.shared = bool(shared)
-        self.report_only = bool(dangerously_report_only)
+        self.shared = shared
+        self.report_only = dangerously_report_only
         self._clock = clock
         self.has_tokens = bool(self._identifier)
-        self.policy_version = _version(self._identifier, listed, default, rbac, self._network, cors)
+        self.policy_version = _version(sources, listed, default, rbac, self._network, cors)
         self.audit = Audit(self.policy_version)
         for source in self._identifier.bearers:
             if isinstance(source.keys, FetchedKeys):
@@ -162,9 +177,11 @@ class Gate:
         bare = self.rules.bare_policy(number)
         if found.betrays is not None:
             # A 405 or a redirect tells that a route exists; of a concealed one only those may know who may use it.
-            betrayed = self.rules.policy(found.betrays, number, found.betrays_method or method, path_named=path_named)
+            told = found.betrays_method or method
+            reached, reached_named = self.rules.rule_for(found.betrays_path or path, told)
+            betrayed = self.rules.policy(found.betrays, reached, told, path_named=reached_named)
             if betrayed.conceals:
-                return betrayed
+                return self.rules.both(bare, betrayed)
         return bare
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
@@ -220,13 +237,14 @@ class Gate:
         outcome.response = Response(_NO_CONTENT, headers, b"")
         return outcome
 
-    def _finished(self, outcome: Outcome, decision: Decision) -> Outcome:
+    def _finished(self, outcome: Outcome, decision: Decision, *, enforce: bool | None = None) -> Outcome:
+        enforce = not self.report_only if enforce is None else enforce
         outcome.decision = decision
         if not decision.allowed:
             outcome.decision = decision = decision._replace(hint=self._hint(outcome))
             if decision.concealed:
-                outcome.concealed_as_missing = not self.report_only
-            elif not self.report_only:
+                outcome.concealed_as_missing = enforce
+            elif enforce:
                 self._answer(outcome)
         return outcome
 
@@ -251,16 +269,24 @@ class Gate:
     def _crashed(self, outcome: Outcome, error: Exception) -> Outcome:
         return self._finished(outcome, refusal(Unmet(Kind.VERDICT, Reason.POLICY_ERROR, unknown=True, error=error)))
 
-    def denied_by_app(self, outcome: Outcome, denied: AccessDenied) -> Outcome:
-        """Turn an `AccessDenied` from inside the app into the answer of the same request."""
+    def denied_by_app(self, outcome: Outcome, denied: AccessDenied, *, enforce: bool = True) -> Outcome:
+        """Turn an `AccessDenied` from inside the app into the answer of the same request.
+
+        A gate that only reports has to `enforce` it too: what raised cannot go on.
+        """
         before = outcome.decision
-        unmet = Unmet(Kind.OWN, denied.reason)
-        return self._finished(outcome, refusal(unmet, before.policy, conceals=before.concealed, facts=denied.facts))
+        try:
+            unmet = Unmet(Kind.OWN, own_code_or_reason("AccessDenied", denied.reason))
+        except ConfigurationError as error:
+            unmet = Unmet(Kind.OWN, Reason.POLICY_ERROR, error=error)
+        denial = refusal(unmet, before.policy, conceals=before.concealed, facts=denied.facts)
+        return self._finished(outcome, denial, enforce=enforce)
 
     def broken(self, outcome: Outcome, reason: Reason, hint: str) -> Outcome:
         """Turn a request that must not go on (`route_mismatch`, `misconfigured`) into the answer that says so."""
         outcome.decision = refusal(Unmet(Kind.VERDICT, reason, hint=hint), outcome.decision.policy)
-        self._answer(outcome)
+        if not outcome.report_only:
+            self._answer(outcome)
         return outcome
 
     def refused(self, request: AccessRequest, reason: Reason, hint: str) -> Outcome:
@@ -270,13 +296,14 @@ class Gate:
     def record(self, outcome: Outcome) -> None:
         """Write the event of a request that was decided, once."""
         if outcome.check_failed is not None and self.report_only:
-            self.denied_by_app(outcome, outcome.check_failed)
+            self.denied_by_app(outcome, outcome.check_failed, enforce=False)
         allowed = outcome.decision.allowed
         if not self.audit.wants("debug" if allowed else "warning"):
             return
         outcome.decision_id = outcome.decision_id or new_decision_id()
         body = outcome.response.body if outcome.response is not None and not allowed else None
-        self.audit.record(outcome, body=body, report_only=self.report_only and not allowed)
+        let_pass = self.report_only and outcome.response is None and not outcome.concealed_as_missing
+        self.audit.record(outcome, body=body, report_only=let_pass and not allowed)
 
     # ---- questions besides
 
@@ -329,12 +356,21 @@ _PREFLIGHT_ALLOWED: Final = Decision(True, "preflight", status=_NO_CONTENT)  # n
 
 
 def _version(
-    identifier: Identifier, rules: Iterable[Rule], default: Requirement, rbac: Rbac | None, *parts: object
+    sources: Iterable[BearerTokens | IdentitySource],
+    rules: Iterable[Rule],
+    default: Requirement,
+    rbac: Rbac | None,
+    *parts: object,
 ) -> str:
     """Return a short hash of the configuration, keys left out, to tell in a log which policy decided."""
-    issuers = [(source.issuer, source.audience, source.algorithms, source.typ) for source in identifier.bearers]
+    identities = [
+        (source.issuer, source.audience, source.algorithms, source.typ, source.leeway, sorted(source.claims.items()))
+        if isinstance(source, BearerTokens)
+        else type(source).__qualname__
+        for source in sources
+    ]
     roles = None if rbac is None else (rbac.hierarchy, rbac.grants, rbac.roles_for is not None)
-    told = repr((issuers, [(str(rule), rule.requirement) for rule in rules], default, roles, *parts))
+    told = repr((identities, [(str(rule), rule.requirement) for rule in rules], default, roles, *parts))
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 

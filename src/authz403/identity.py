@@ -165,20 +165,19 @@ class Identifier:
 
     def _take_roles(self, rbac: Rbac, principal: Principal, answer: object, now: float) -> Identity:
         if isinstance(answer, Exception):
-            hint = f"roles_for raised {answer!r}"
-            return Rejected(Reason.POLICY_UNAVAILABLE, hint, retry_after=_RETRY_ROLES)
-        if isinstance(answer, str) or not isinstance(answer, Iterable):
-            return Rejected(
-                Reason.POLICY_UNAVAILABLE, f"roles_for answered {type(answer).__name__}, not a list of roles"
-            )
-        roles = frozenset(answer)
-        if not all(isinstance(role, str) for role in roles):
-            return Rejected(Reason.POLICY_UNAVAILABLE, "roles_for answered with something else than strings")
-        with self._lock:
-            while len(self._roles) >= _MOST_CALLERS:
-                del self._roles[next(iter(self._roles))]
-            self._roles[principal.key] = (now + rbac.roles_ttl, roles)
-        return rbac.applied(principal, roles)
+            wrong = f"raised {answer!r}"
+        elif isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
+            wrong = f"answered {type(answer).__name__}, not a list of roles"
+        else:
+            roles = frozenset(answer)
+            if all(isinstance(role, str) for role in roles):
+                with self._lock:
+                    while len(self._roles) >= _MOST_CALLERS:
+                        del self._roles[next(iter(self._roles))]
+                    self._roles[principal.key] = (now + rbac.roles_ttl, roles)
+                return rbac.applied(principal, roles)
+            wrong = "answered with something else than strings"
+        return Rejected(Reason.POLICY_UNAVAILABLE, f"roles_for {wrong}", retry_after=_RETRY_ROLES)
 
 
 def _remembering(source: BearerTokens) -> Callable[[Verified | Rejected], _Remembered | Rejected]:

@@ -114,6 +114,9 @@ def key_from_pem(pem: bytes) -> VerificationKey:
 def key_from_secret(secret: bytes, algorithms: Iterable[str]) -> VerificationKey:
     """Take a shared secret for HMAC with the algorithms that the configuration names."""
     named = frozenset(algorithms)
+    if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-sha2-")):
+        # Everybody knows a public key, so that everybody could sign with it.
+        raise KeyRefused("a public key is no secret: HS algorithms do not go with it")
     if not named or not named <= HMAC_KEY_BYTES.keys():
         raise KeyRefused("a secret goes with algorithms HS256, HS384 or HS512, named in algorithms=")
     least = max(HMAC_KEY_BYTES[name] for name in named)

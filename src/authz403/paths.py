@@ -67,8 +67,9 @@ class PathPattern(NamedTuple):
         if (len(mine) > len(theirs) and not other.below) or (len(theirs) > len(mine) and not self.below):
             return False
         return all(
-            my == their or (my is None and their != "") or (their is None and my != "") for my, their in zip(mine, theirs, strict=False)
-        )  # fmt: skip
+            my == their or (my is None and their != "") or (their is None and my != "")
+            for my, their in zip(mine, theirs, strict=False)
+        )
 
 
 def parse_pattern(text: str) -> PathPattern | str:

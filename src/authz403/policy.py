@@ -143,6 +143,10 @@ class Requirement:
         """Return the requirements that this one is made of."""
         return (self,)
 
+    def opposite(self) -> Requirement:
+        """Return what is met where this one is known to be unmet, with `~` at single requirements alone."""
+        return _Opposite(self)
+
     def concealed(self) -> Requirement:
         """Return the same requirement, whose refusals (but 400 and 5xx) are the app's own 404."""
         return _Concealed(self)
@@ -293,6 +297,7 @@ class _Scopes(_NeedsIdentity):
             required_scopes=self.told,
             missing_scopes=missing,
             detail=detail if self.one_is_enough and len(self.names) > 1 else None,
+            hint=None if identity.scopes else "the token has no scope at all: did its issuer drop what was asked for?",
         )
 
     def __repr__(self) -> str:
@@ -410,17 +415,20 @@ class _Claim(_NeedsIdentity):
         identity = facts.identity
         if not isinstance(identity, Principal):
             return self._nobody(identity, missing=1)
-        value = identity.claims.get(self._name)
+        unmet = Unmet(Kind.CLAIM, Reason.CLAIM_REQUIRED)
+        if self._name not in identity.claims:
+            return unmet
+        value = identity.claims[self._name]
         if self._predicate is not None:
-            return _answered(self, self._predicate, value, Unmet(Kind.CLAIM, Reason.CLAIM_REQUIRED))
+            return _answered(self, self._predicate, value, unmet)
         held = value if isinstance(value, tuple) else (value,)
         if any(_same(one, wanted) for one in held for wanted in self._values):
             return None
-        return Unmet(Kind.CLAIM, Reason.CLAIM_REQUIRED)
+        return unmet
 
     def __repr__(self) -> str:
-        wanted = self._values or (getattr(self._predicate, "__qualname__", "predicate"),)
-        return f"claim({self._name!r}, {', '.join(map(repr, wanted))})"
+        wanted = [repr(value) for value in self._values] or [getattr(self._predicate, "__qualname__", "predicate")]
+        return f"claim({self._name!r}, {', '.join(wanted)})"
 
 
 class Param(_NeedsIdentity):
@@ -437,7 +445,9 @@ class Param(_NeedsIdentity):
         identity = facts.identity
         if not isinstance(identity, Principal):
             return self._nobody(identity, missing=1)
-        if self.name in facts.path_params and self._claim in identity.claims:
+        if self.name not in facts.path_params:
+            return Unmet(Kind.OWNERSHIP, Reason.NOT_OWNER, unknown=True)
+        if self._claim in identity.claims:
             given, owned = facts.path_params[self.name], identity.claims[self._claim]
             # What the converter made of the path is compared, as text where the claim is text: UUID(...), 5.
             if _same(given, owned) or (isinstance(owned, str) and str(given) == owned):
@@ -513,6 +523,9 @@ class _All(Requirement):
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.written for leaf in part.leaves())
 
+    def opposite(self) -> Requirement:
+        return _Or(part.opposite() for part in self.parts)
+
     def __repr__(self) -> str:
         return " & ".join(f"({part!r})" if isinstance(part, _Or) else repr(part) for part in self.written)
 
@@ -542,7 +555,8 @@ class _Or(Requirement):
             if unmet.waiting is not False:
                 return unmet
         _, easiest = min(found, key=lambda numbered: (numbered[1].sign_in + numbered[1].missing, numbered[0]))
-        return easiest._replace(unknown=any(unmet.unknown for _, unmet in found))
+        error = next((unmet.error for _, unmet in found if unmet.error is not None), None)
+        return easiest._replace(unknown=any(unmet.unknown for _, unmet in found), error=error)
 
     def ensures_identity(self, *, met: bool = True) -> bool:
         known = (part.ensures_identity(met=met) for part in self.parts)
@@ -550,6 +564,9 @@ class _Or(Requirement):
 
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.parts for leaf in part.leaves())
+
+    def opposite(self) -> Requirement:
+        return all_of(part.opposite() for part in self.parts)
 
     def __repr__(self) -> str:
         return " | ".join(repr(part) for part in self.parts)
@@ -562,12 +579,14 @@ class _Not(Requirement):
         self.needs_identity = inner.needs_identity
         self.tokenless = inner.tokenless
         self.conceals = inner.conceals
+        # By De Morgan: judged so, neither `&` nor `|` has to tell unmet from unknown, and both may stop early.
+        self._judged = inner.opposite()
 
     def check(self, facts: Facts) -> Unmet | None:
-        unmet = self._inner.check(facts)
-        if unmet is None:
-            return Unmet(self.kind, Reason.ACCESS_DENIED, missing=_INCURABLE)
-        return unmet if unmet.unknown else None
+        return self._judged.check(facts)
+
+    def opposite(self) -> Requirement:
+        return self._inner
 
     def ensures_identity(self, *, met: bool = True) -> bool:
         return self._inner.ensures_identity(met=not met)
@@ -577,6 +596,23 @@ class _Not(Requirement):
 
     def __repr__(self) -> str:
         return f"~({self._inner!r})" if isinstance(self._inner, _All | _Or) else f"~{self._inner!r}"
+
+
+class _Opposite(Requirement):
+    """`~a` of a single requirement."""
+
+    def __init__(self, inner: Requirement) -> None:
+        self._inner = inner
+        self.kind = inner.kind
+        self.needs_identity = inner.needs_identity
+        self.tokenless = inner.tokenless
+
+    def check(self, facts: Facts) -> Unmet | None:
+        unmet = self._inner.check(facts)
+        if unmet is None:
+            return Unmet(self.kind, Reason.ACCESS_DENIED, missing=_INCURABLE)
+        # A scope that the caller must not have is none to ask for.
+        return unmet._replace(required_scopes=(), missing_scopes=()) if unmet.unknown else None
 
 
 class _Concealed(Requirement):
@@ -597,6 +633,9 @@ class _Concealed(Requirement):
     def leaves(self) -> Iterable[Requirement]:
         return self.inner.leaves()
 
+    def opposite(self) -> Requirement:
+        return self.inner.opposite().concealed()
+
     def __repr__(self) -> str:
         return f"({self.inner!r}).concealed()"
 
@@ -611,6 +650,7 @@ def _both(one: Unmet, other: Unmet) -> Unmet:
         unknown=one.unknown and other.unknown,
         sign_in=max(one.sign_in, other.sign_in),
         missing=one.missing + other.missing,
+        error=told.error or untold.error,
     )
     if told.kind in _TELLS_SCOPES and untold.kind in _TELLS_SCOPES:
         together = together._replace(

@@ -72,18 +72,15 @@ class Problems:
         reason = decision.reason or Reason.POLICY_ERROR
         known = _REASONS.get(reason)
         title = known.summary if known is not None else reason.replace("_", " ").capitalize()
-        detail = (
-            decision.detail
-            or _detail(decision)
-            or (known.detail if known is not None else "This operation is not allowed.")
-        )
         full = self._disclose == "full"
+        told = (decision.detail or _detail(decision)) if full else None
+        detail = told or (known.detail if known is not None else "This operation is not allowed.")
         return Denial(
             status=decision.status,
             reason=str(reason),
             title=title,
             detail=detail,
-            remedy=decision.remedy or (known.remedy if known is not None else "contact_owner"),
+            remedy=(decision.remedy if full else None) or (known.remedy if known is not None else "contact_owner"),
             retryable=known.retryable if known is not None else False,
             type=self._type_base + str(reason),
             required_scopes=decision.required_scopes if full else (),
@@ -92,7 +89,7 @@ class Problems:
             required_permissions=decision.required_permissions if full else (),
             acr_values=decision.acr_values,
             max_age=decision.max_age,
-            client_ip=client_ip,
+            client_ip=client_ip if full and known is Reason.IP_NOT_ALLOWED else None,
             retry_after=decision.retry_after,
             decision_id=decision_id,
         )
@@ -105,8 +102,7 @@ class Problems:
     def _rendered_by_user(
         self, decision: Decision, decision_id: str, client_ip: str | None, request: AccessRequest, cors: Headers
     ) -> Response:
-        shown_ip = client_ip if decision.reason is Reason.IP_NOT_ALLOWED else None
-        denial = self.denial(decision, decision_id, shown_ip)
+        denial = self.denial(decision, decision_id, client_ip)
         if self._render is None:
             raise TypeError("no render function was given")
         media_type, body = self._render(denial, request)

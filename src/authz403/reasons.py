@@ -94,7 +94,7 @@ class Reason(StrEnum):
     TOKEN_REVOKED = (
         "token_revoked", 401, "sign_in_again", "Token revoked",
         "The access token has been revoked.",
-        "The token was revoked, or its issuer says that it is not active.",
+        "The token was good and has been revoked.",
         "invalid_token",
     )  # fmt: skip
     STEP_UP_REQUIRED = (
@@ -167,7 +167,7 @@ class Reason(StrEnum):
     KEYS_UNAVAILABLE = (
         "keys_unavailable", 503, "retry_later", "Sign-in keys unavailable",
         "Access tokens cannot be checked at the moment.",
-        "The issuer's keys, or its introspection, cannot be reached and nothing usable is cached.",
+        "The issuer's keys cannot be reached and nothing usable is cached.",
         None, True,
     )  # fmt: skip
     POLICY_UNAVAILABLE = (

@@ -5,7 +5,7 @@ The index only narrows down which routes are asked; each route's own `matches()`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from starlette._utils import get_route_path
@@ -63,7 +63,9 @@ class AppRoutes:
                 return walk.top.find(scope, trail)
             except RouteChanged:
                 trail.clear()
-        self.walk = walk = Walk(self._app, self._place_door)
+        walk = Walk(self._app, self._place_door)
+        walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
+        self.walk = walk
         return walk.top.find(scope, trail)
 
 
@@ -74,22 +76,23 @@ class Walk:
         self.mistakes = Mistakes("the app")
         self.served: list[Served] = []
         self.has_hosts = False
-        self._lists: list[Sequence[object]] = []
+        self.conceals = False
+        self._lists: list[list[object]] = []
         self._place_door = place_door
         router, self.root_path = router_of(app)
         if router is None:
             raise TypeError("there is no router to walk")
         for layer in _layers(app):
             self.look_for_cors(layer)
-        self.top = _Table(self, router, (), (), PathPattern((), below=False), "")
-        self._size = sum(map(len, self._lists))
+        self.top = _Table(self, router, _Place((), (), PathPattern((), below=False), "", frozenset()))
+        self._as_walked = [list(routes) for routes in self._lists]
 
     def is_current(self) -> bool:
-        """Tell whether no list of routes grew or shrank since."""
-        return sum(map(len, self._lists)) == self._size
+        """Tell whether the app's lists of routes are what they were; identical routes cost a nanosecond each."""
+        return self._lists == self._as_walked
 
-    def watch(self, routes: Sequence[object]) -> None:
-        """Notice when this list of routes grows or shrinks."""
+    def watch(self, routes: list[Any]) -> None:
+        """Notice when this list of routes changes."""
         self._lists.append(routes)
 
     def door_before(self, router: Router) -> None:
@@ -126,26 +129,31 @@ class _Entry(NamedTuple):
     """The methods that a class-based endpoint has, where the route leaves that to it."""
 
 
-class _Table:
-    """The routes of one router at one place, under the marks of all that it is mounted in."""
+class _Place(NamedTuple):
+    """Where a router stands: the marks of all that it is mounted in, the routers above it, its path and parameters."""
 
-    def __init__(
-        self,
-        walk: Walk,
-        router: Router,
-        marks: tuple[Mark, ...],
-        above: tuple[int, ...],
-        prefix: PathPattern,
-        label: str,
-    ) -> None:
+    marks: tuple[Mark, ...]
+    above: tuple[int, ...]
+    prefix: PathPattern
+    label: str
+    params: frozenset[str]
+
+
+class _Table:
+    """The routes of one router at one place."""
+
+    def __init__(self, walk: Walk, router: Router, place: _Place) -> None:
         self._walk = walk
         self._router = router
         self._routes = router.routes
-        self._marks = (*marks, *guards_of(router))
-        self._above = (*above, id(router))
-        self._prefix = prefix
-        self._label = label
+        self._marks = (*place.marks, *guards_of(router))
+        self._above = (*place.above, id(router))
+        self._prefix = place.prefix
+        self._label = label = place.label
+        self._params = place.params
         walk.watch(router.routes)
+        for layer in _wrapping(router.middleware_stack):
+            walk.look_for_cors(layer)
         walk.door_before(router)
         self._index = PathIndex(self._entry(route) for route in _flat(walk, router))
         self._low_priority = {id(found): self._entry(found)[1] for found in _low_priority(walk, router)}
@@ -170,14 +178,15 @@ class _Table:
             if match is Match.PARTIAL and partial is None:
                 partial = entry
         if partial is not None:
-            return _betraying(partial)
+            return _betraying(partial, full_path)
         if scope["type"] == "http" and router.redirect_slashes and path != "/":
             redirected = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
-            for entry in self._index.find(get_route_path(redirected)):
+            elsewhere = get_route_path(redirected)
+            for entry in self._index.find(elsewhere):
                 if entry.matches(redirected)[0] is not Match.NONE:
-                    return _betraying(entry)
+                    return _betraying(entry, full_path[: len(full_path) - len(path)] + elsewhere)
         if self._low_priority:
-            found = self._find_low_priority(scope)
+            found = self._find_low_priority(scope, full_path)
             if found is not None:
                 return found
         return _NOTHING if self._default is None else Found(self._default)
@@ -192,28 +201,28 @@ class _Table:
                 within["root_path"] = entry.mounted_root_path
             return entry.inner.find(within, trail, full_path)
         if entry.handled is not None and scope.get("method", "").upper() not in entry.handled:
-            return _betraying(entry)
+            return _betraying(entry, full_path)
         if entry.path_param is not None and has_dot_segments(full_path):
             return Found(entry.endpoint, params, _only_param_has_dots(entry, path, full_path))
         return Found(entry.endpoint, params)
 
-    def _find_low_priority(self, scope: Scope) -> Found | None:
+    def _find_low_priority(self, scope: Scope, full_path: str) -> Found | None:
         match, _, route, context = self._router._match_low_priority(dict(scope))  # type: ignore[attr-defined]  # noqa: SLF001 - FastAPI's frontend routes are asked nowhere else
         if match is Match.NONE:
             return None
         entry = self._low_priority.get(id(context if context is not None else route))
         if entry is None:
             raise RouteChanged
-        return Found(entry.endpoint) if match is Match.FULL else _betraying(entry)
+        return Found(entry.endpoint) if match is Match.FULL else _betraying(entry, full_path)
 
     # ---- made at start-up
 
     def _entry(self, route: Any) -> tuple[PathPattern, _Entry]:
-        kind = _kind_of(route)
+        kind, is_plain = _kind_of(route)
         label = self._label + (getattr(route, "path_format", None) or getattr(route, "path", None) or "")
         marks = (*self._marks, *guards_of(getattr(route, "original_route", route)), *guards_of(route))
         if kind is Mount or kind is Host:
-            return self._group(route, kind, label, marks)
+            return self._group(route, kind, marks, is_plain=is_plain)
         endpoint_function = getattr(route, "endpoint", None)
         if endpoint_function is None:
             endpoint_function = getattr(route, "app", None)
@@ -226,68 +235,70 @@ class _Table:
             by_method,
             takes_identity=takes_identity,
         )
-        pattern, path_param = _pattern_of(route) if kind is not None else (_EVERYTHING, None)
+        for layer in _wrapping(getattr(route, "app", None)):
+            self._walk.look_for_cors(layer)
+        pattern, path_param = _pattern_of(route) if is_plain else (_EVERYTHING, None)
         if kind is WebSocketRoute:
             methods: frozenset[str] | None = frozenset({WEBSOCKET})
         else:
             methods = frozenset(getattr(route, "methods", None) or ()) or None
         self._serves(pattern, methods, endpoint)
         self._check_params(route, endpoint)
-        self._check_override(route)
+        self._check_override(route, is_plain=is_plain)
         handled = None if methods is not None else _handled(endpoint_function)
         return pattern, _Entry(route.matches, route, endpoint, None, path_param, "", handled)
 
-    def _group(self, route: Any, kind: type, label: str, marks: tuple[Mark, ...]) -> tuple[PathPattern, _Entry]:
+    def _group(self, route: Any, kind: type, marks: tuple[Mark, ...], *, is_plain: bool) -> tuple[PathPattern, _Entry]:
         app = route.app
         for layer in _layers(app):
             self._walk.look_for_cors(layer)
             marks = (*marks, *guards_of(layer))
         pattern = _EVERYTHING
-        if kind is Mount:
-            segments, _ = _segments(route.path, route.param_convertors)
-            pattern = PathPattern(segments, below=True)
-        else:
+        if kind is Host:
             self._walk.has_hosts = True
             label = f"{self._label}{route.host}:"
+        else:
+            label = self._label + route.path
+            if is_plain:
+                pattern = PathPattern(_segments(route.path, route.param_convertors)[0], below=True)
         router, root_path = router_of(app)
         endpoint = Endpoint(label + "/**", type(app).__name__, _distinct((*marks, *marks_of(app))))
         if router is None or id(router) in self._above:
             self._serves(pattern, None, endpoint)
             return pattern, _Entry(route.matches, route, endpoint, None, None, "")
         prefix = PathPattern((*self._prefix.segments, *pattern.segments), below=False)
-        inner = _Table(self._walk, router, _distinct(marks), self._above, prefix, label)
-        return pattern, _Entry(route.matches, route, endpoint, inner, None, root_path)
+        params = self._params.union(route.param_convertors)
+        place = _Place(_distinct(marks), self._above, prefix, label, params)
+        return pattern, _Entry(route.matches, route, endpoint, _Table(self._walk, router, place), None, root_path)
 
     def _serves(self, pattern: PathPattern, methods: frozenset[str] | None, endpoint: Endpoint) -> None:
+        marks = (*endpoint.marks, *(mark for found in endpoint.by_method.values() for mark in found))
+        self._walk.conceals = self._walk.conceals or any(mark.requirement.conceals for mark in marks)
         below = PathPattern((*self._prefix.segments, *pattern.segments), pattern.below)
         self._walk.served.append(Served(below, methods, endpoint))
 
     def _check_params(self, route: Any, endpoint: Endpoint) -> None:
-        known = set(getattr(route, "param_convertors", None) or ())
+        known = self._params.union(getattr(route, "param_convertors", None) or ())
         for mark in (*endpoint.marks, *(mark for marks in endpoint.by_method.values() for mark in marks)):
             for leaf in mark.requirement.leaves():
-                if isinstance(leaf, Param) and leaf.name not in known and not self._prefix_has_params():
+                if isinstance(leaf, Param) and leaf.name not in known:
                     why = f"{endpoint.route} has no path parameter {leaf.name} (marked at {mark.where})"
                     self._walk.mistakes.add("param", leaf.name, why)
 
-    def _prefix_has_params(self) -> bool:
-        return None in self._prefix.segments
-
-    def _check_override(self, route: Any) -> None:
-        original = getattr(route, "original_route", None)
-        if original is None or original is route or not isinstance(original, Route):
-            return
-        for base in type(original).__mro__:
-            if "matches" in base.__dict__:
-                if not base.__module__.startswith(("fastapi.", "starlette.")):
-                    why = "an included route whose class overrides matches() cannot be asked; add it to the app itself"
-                    self._walk.mistakes.add("route", getattr(route, "path", ""), why)
-                return
+    def _check_override(self, route: Any, *, is_plain: bool) -> None:
+        original = getattr(route, "original_route", route)
+        if original is not route and isinstance(original, Route) and not is_plain:
+            why = "an included route whose class overrides matches() cannot be asked; add it to the app itself"
+            self._walk.mistakes.add("route", getattr(route, "path", ""), why)
 
 
-def _betraying(entry: _Entry) -> Found:
-    methods = getattr(entry.route, "methods", None)
-    return Found(None, betrays=entry.endpoint, betrays_method=min(methods) if methods else None)
+def _betraying(entry: _Entry, path: str) -> Found:
+    """Return what a router's own 405 or redirect tells: the endpoint, and a request that would reach it."""
+    methods = sorted(getattr(entry.route, "methods", None) or entry.endpoint.by_method)
+    concealed = [
+        method for method in methods if any(mark.requirement.conceals for mark in entry.endpoint.marks_for(method))
+    ]
+    return Found(None, betrays=entry.endpoint, betrays_method=next(iter(concealed or methods), None), betrays_path=path)
 
 
 def _only_param_has_dots(entry: _Entry, path: str, full_path: str) -> bool:
@@ -308,6 +319,15 @@ def _layers(app: object) -> Iterator[object]:
         yield app
         if isinstance(app, Router) or isinstance(getattr(app, "router", None), Router):
             return
+        app = getattr(app, "app", None)
+
+
+def _wrapping(app: object) -> Iterator[object]:
+    """Yield what is wrapped around something, by the attribute `app` that middleware keeps it in."""
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen:
+        seen.add(id(app))
+        yield app
         app = getattr(app, "app", None)
 
 
@@ -358,16 +378,14 @@ def _low_priority(walk: Walk, router: Any) -> Iterable[Any]:
     return tuple(listed())
 
 
-def _kind_of(route: Any) -> type | None:
-    """Return which of Starlette's routes this is, or `None` for one whose `matches()` may take any path."""
+def _kind_of(route: Any) -> tuple[type | None, bool]:
+    """Return which of Starlette's routes this is, if any, and whether it matches as that does, by its path alone."""
     original = getattr(route, "original_route", route)
     for kind in (Route, WebSocketRoute, Mount, Host):
         if isinstance(original, kind):
-            for base in type(original).__mro__:
-                if "matches" in base.__dict__:
-                    own = base.__module__.startswith(("fastapi.", "starlette."))
-                    return kind if own or kind in {Mount, Host} else None
-    return None
+            defining = next(base for base in type(original).__mro__ if "matches" in base.__dict__)
+            return kind, defining.__module__.startswith(("fastapi.", "starlette."))
+    return None, False
 
 
 def _pattern_of(route: Any) -> tuple[PathPattern, str | None]:
@@ -397,8 +415,9 @@ def _marks_by_method(endpoint: object) -> dict[str, tuple[Mark, ...]]:
         if marks:
             method = WEBSOCKET if name in _WEBSOCKET_METHODS else name.upper()
             found[method] = (*found.get(method, ()), *marks)
-    if "GET" in found and not hasattr(endpoint, "head"):
-        found["HEAD"] = found["GET"]
+    if "GET" in found:
+        # RFC 9110 section 9.3.2: HEAD is GET without the content, whatever a class answers it with.
+        found["HEAD"] = (*found.get("HEAD", ()), *found["GET"])
     return found
 
 

@@ -15,7 +15,7 @@ from authz403.endpoint import Endpoint, Policies, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
-from authz403.policy import Requirement, all_of, as_requirement, deny, in_two, no_policy
+from authz403.policy import Requirement, all_of, anyone, as_requirement, deny, in_two, no_policy
 from authz403.request import WEBSOCKET
 
 ANY_METHOD: Final = "*"
@@ -85,6 +85,8 @@ class Rules:
         self._default = no_policy if default is deny else default
         self._service = () if service is None else (service,)
         self._bare: dict[int | None, Policy] = {}
+        # Joined policies with their parts, which keeps the parts' ids theirs.
+        self._joined: dict[tuple[int, int], tuple[Policy, Policy, Policy]] = {}
         self.conceals = default.conceals or any(rule.requirement.conceals for rule in self.rules)
 
     def rule_for(self, path: str, method: str) -> tuple[int | None, bool]:
@@ -122,6 +124,16 @@ class Rules:
             found = self._bare[number] = _policy(parts, words, ())
         return found
 
+    def both(self, one: Policy, other: Policy) -> Policy:
+        """Return the policy that holds where both do; each was made once, and so is this."""
+        key = (id(one), id(other))
+        found = self._joined.get(key)
+        if found is None:
+            words = "; ".join(policy.words for policy in (one, other) if policy.requirement is not anyone)
+            joined = _policy((one.requirement, other.requirement), words, ())
+            found = self._joined[key] = (joined, one, other)
+        return found[0]
+
     def _combined(self, marks: tuple[Mark, ...], number: int | None, *, path_named: bool) -> Policy:
         parts = [*self._service]
         words = []
@@ -136,15 +148,6 @@ class Rules:
             parts.append(no_policy if path_named else self._default)
             words.append("default")
         return _policy(parts, ", ".join(words), marks)
-
-    def mistakes_in(self, mistakes: Mistakes) -> None:
-        """Note every rule that an earlier one leaves nothing for."""
-        for later, rule in enumerate(self.rules):
-            for earlier in range(later):
-                if self.rules[earlier].covers(rule):
-                    why = f"never reached: rules[{earlier}], {self.rules[earlier]}, applies first; move this one up"
-                    mistakes.add(f"rules[{later}]", str(rule), why)
-                    break
 
 
 def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> Policy:
@@ -171,6 +174,16 @@ def as_rules(mistakes: Mistakes, rules: object) -> tuple[Rule, ...]:
         if not isinstance(rule, Rule):
             mistakes.add(f"rules[{index}]", rule, "a Rule(...) is needed")
     return tuple(rule for rule in listed if isinstance(rule, Rule))
+
+
+def shadowed_rules(mistakes: Mistakes, rules: Sequence[Rule]) -> None:
+    """Note every rule that an earlier one leaves nothing for."""
+    for later, rule in enumerate(rules):
+        for earlier in range(later):
+            if rules[earlier].covers(rule):
+                why = f"never reached: rules[{earlier}], {rules[earlier]}, applies first; move this one up"
+                mistakes.add(f"rules[{later}]", str(rule), why)
+                break
 
 
 def default_requirement(default: object) -> Requirement:

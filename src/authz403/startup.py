@@ -6,7 +6,7 @@ from typing import Final
 
 from authz403.errors import Mistakes
 from authz403.gate import Gate
-from authz403.policy import no_policy
+from authz403.policy import deny
 from authz403.request import WEBSOCKET
 from authz403.routing import AppRoutes, Served
 from authz403.rules import Rule
@@ -61,4 +61,4 @@ def _identity_is_ensured(gate: Gate, served: Served) -> bool:
     rules = [rule for rule in gate.rules.rules if _can_apply(rule, served)]
     if any(rule.requirement.ensures_identity() for rule in rules):
         return True
-    return not endpoint.marks and not rules and (gate.default.ensures_identity() or gate.default is no_policy)
+    return not endpoint.marks and not rules and (gate.default.ensures_identity() or gate.default is deny)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeGuard
 
 from authz403.errors import Mistakes
 from authz403.fetch import wrong_with_url
@@ -38,6 +38,7 @@ ClaimPath = str | Sequence[str]
 _ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 # Many providers say JWT or nothing; other profiles (logout+jwt, dpop+jwt, ...) name themselves.
 _LENIENT_TYPES: Final = _ACCESS_TOKEN_TYPES | {"jwt", "application/jwt"}
+_DEEPEST_CLAIM: Final = 32  # objects and arrays within each other
 _LARGEST_LEEWAY: Final = 300  # seconds
 _FIELDS: Final = ("scopes", "roles", "permissions")
 
@@ -99,6 +100,8 @@ class BearerTokens:
             mistakes.add("realm", realm, "printable ASCII is needed; set realm= where the audience is something else")
         put = object.__setattr__
         put(self, "_paths", _claim_paths(mistakes, self.claims))
+        if self.algorithms is not None:
+            put(self, "algorithms", mistakes.strings("algorithms", self.algorithms))
         put(self, "_algorithms", _algorithms(mistakes, self.algorithms))
         put(self, "keys", _key_source(mistakes, self))
         mistakes.raise_if_any()
@@ -124,6 +127,8 @@ class BearerTokens:
     def _judge(
         self, token: str, signed: SignedToken, keys: Keys | KeysUnavailable, now: float, hint: str | None
     ) -> Verified | Rejected:
+        if isinstance(keys, KeysUnavailable) and not self.issued(signed.claims):
+            return Rejected(Reason.INVALID_TOKEN, hint)
         if isinstance(keys, KeysUnavailable):
             return Rejected(Reason.KEYS_UNAVAILABLE, keys.why, retry_after=keys.retry_after)
         algorithm = signed.head.algorithm
@@ -157,7 +162,7 @@ class BearerTokens:
         """Check the registered claims (RFC 7519 section 4.1) of a token whose signature is good."""
         claims = signed.claims
         issuer, audience, expires, starts = claims.get("iss"), claims.get("aud"), claims.get("exp"), claims.get("nbf")
-        if not isinstance(issuer, str) or not isinstance(audience, str | list):
+        if not isinstance(issuer, str) or not (isinstance(audience, str) or _is_list_of_strings(audience)):
             return Reason.INVALID_TOKEN, "it has no iss or no aud, or one of the wrong type"
         if issuer != self.issuer:
             return Reason.WRONG_ISSUER, f"its iss is {issuer!r}"
@@ -169,7 +174,7 @@ class BearerTokens:
             return Reason.WRONG_TOKEN_TYPE, "it has no typ"
         if typ is not None and typ.lower() not in self._types:
             return Reason.WRONG_TOKEN_TYPE, f"its typ is {typ!r}"
-        if not is_time(expires) or not (starts is None or is_time(starts)) or not is_time(claims.get("iat", 0)):
+        if not is_time(expires) or not is_time(claims.get("nbf", 0)) or not is_time(claims.get("iat", 0)):
             return Reason.INVALID_TOKEN, "it has no exp, or exp, nbf or iat is not a number of seconds"
         if isinstance(starts, int | float) and now + self.leeway < starts:
             return (
@@ -263,7 +268,8 @@ def _key_source(mistakes: Mistakes, tokens: BearerTokens) -> KeySource:
     name, url = ("jwks_url", tokens.jwks_url) if given else ("issuer", tokens.issuer)
     wrong = wrong_with_url(url, allow_http=tokens.dangerously_allow_http)
     if wrong is not None:
-        mistakes.add(name, url, wrong if given else f"{wrong}; or give the keys by key=, jwks= or jwks_url=")
+        shown = url if isinstance(url, str) and "@" not in url else "..."  # what stands before an @ may be a password
+        mistakes.add(name, shown, wrong if given else f"{wrong}; or give the keys by key=, jwks= or jwks_url=")
     if tokens.algorithms is not None and _algorithms(Mistakes(""), tokens.algorithms) & HMAC_KEY_BYTES.keys():
         mistakes.add("algorithms", list(tokens.algorithms), "an issuer publishes no secrets; HS algorithms need key=")
     return FetchedKeys(issuer=tokens.issuer, jwks_url=tokens.jwks_url, allow_http=tokens.dangerously_allow_http)
@@ -338,20 +344,27 @@ def _list_of_strings(claims: Mapping[str, object], path: tuple[str, ...]) -> fro
     value = _at(claims, path)
     if value is None:
         return frozenset()
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not _is_list_of_strings(value):
         raise _WrongType(f"its {'.'.join(path)} is not a list of strings")
     return frozenset(value)
 
 
-def _frozen_mapping(claims: Mapping[str, object]) -> Mapping[str, object]:
-    return MappingProxyType({name: _frozen(value) for name, value in claims.items()})
+def _is_list_of_strings(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _frozen(value: object) -> object:
-    if isinstance(value, Mapping):
-        return _frozen_mapping(value)
+def _frozen_mapping(claims: Mapping[str, object], depth: int = 0) -> Mapping[str, object]:
+    return MappingProxyType({name: _frozen(value, depth) for name, value in claims.items()})
+
+
+def _frozen(value: object, depth: int) -> object:
+    """Return a claim that nobody can change, as one principal serves many requests."""
+    if depth >= _DEEPEST_CLAIM:
+        raise _WrongType("its claims are nested too deep")
+    if isinstance(value, dict):
+        return _frozen_mapping(value, depth + 1)
     if isinstance(value, list):
-        return tuple(_frozen(one) for one in value)
+        return tuple([_frozen(one, depth + 1) for one in value])
     return value
 
 
