@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT: Final = 10.0  # seconds for the whole fetch
 LARGEST_DOCUMENT: Final = 512 * 1024  # bytes
-_MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])")
+_MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])", re.IGNORECASE)
 
 
 class FetchFailed(Exception):  # noqa: N818 - says what happened

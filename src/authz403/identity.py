@@ -7,7 +7,7 @@ than its `exp`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Lock
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
@@ -66,7 +66,7 @@ class Identifier:
         self._rbac = rbac
         self._roles_for = None if rbac is None else rbac.roles_for
         self._tokens: dict[bytes, _Remembered] = {}
-        self._roles: dict[tuple[str, str], tuple[float, frozenset[str]]] = {}
+        self._roles: dict[tuple[str, str, bool], tuple[float, frozenset[str]]] = {}
         self._lock = Lock()
         fields = {AUTHORIZATION} if self._bearers else set[str]()
         self.fields: frozenset[str] = frozenset(fields.union(*(source.fields for source in self._others)))
@@ -85,7 +85,7 @@ class Identifier:
         lines = request.fields.get(AUTHORIZATION, ())
         digest = b""
         if self._bearers and len(lines) == 1 and len(lines[0]) <= LONGEST_AUTHORIZATION:
-            digest = hashlib.sha256(lines[0].encode("latin-1")).digest()
+            digest = hashlib.sha256(lines[0].encode("utf-8", "surrogatepass")).digest()
             remembered = self._tokens.get(digest)
             if remembered is not None:
                 principal, expires_at, source, key = remembered
@@ -147,6 +147,7 @@ class Identifier:
             return found
         found = found._replace(principal=self._granted(found.principal))
         with self._lock:
+            self._tokens.pop(digest, None)
             while len(self._tokens) >= MOST_TOKENS:
                 del self._tokens[next(iter(self._tokens))]
             self._tokens[digest] = found
@@ -157,7 +158,7 @@ class Identifier:
         if self._roles_for is None or self._rbac is None:
             return principal
         rbac, ask = self._rbac, self._roles_for
-        known = self._roles.get(principal.key)
+        known = self._roles.get(_caller(principal))
         if known is not None and now < known[0]:
             return rbac.applied(principal, known[1])
         how = How.COROUTINE if rbac.asks_asynchronously else How.BLOCKING
@@ -166,18 +167,24 @@ class Identifier:
     def _take_roles(self, rbac: Rbac, principal: Principal, answer: object, now: float) -> Identity:
         if isinstance(answer, Exception):
             wrong = f"raised {answer!r}"
-        elif isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
+        elif isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Collection):
             wrong = f"answered {type(answer).__name__}, not a list of roles"
         else:
-            roles = frozenset(answer)
-            if all(isinstance(role, str) for role in roles):
+            if all(isinstance(role, str) for role in answer):
+                roles = frozenset(answer)
                 with self._lock:
+                    self._roles.pop(_caller(principal), None)
                     while len(self._roles) >= _MOST_CALLERS:
                         del self._roles[next(iter(self._roles))]
-                    self._roles[principal.key] = (now + rbac.roles_ttl, roles)
+                    self._roles[_caller(principal)] = (now + rbac.roles_ttl, roles)
                 return rbac.applied(principal, roles)
             wrong = "answered with something else than strings"
         return Rejected(Reason.POLICY_UNAVAILABLE, f"roles_for {wrong}", retry_after=_RETRY_ROLES)
+
+
+def _caller(principal: Principal) -> tuple[str, str, bool]:
+    # RFC 9068 section 5: a client that is named like a user is not that user.
+    return (*principal.key, "sub" in principal.claims)
 
 
 def _remembering(source: BearerTokens) -> Callable[[Verified | Rejected], _Remembered | Rejected]:

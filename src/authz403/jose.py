@@ -8,12 +8,14 @@ from __future__ import annotations
 import binascii
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -105,7 +107,7 @@ def key_from_pem(pem: bytes) -> VerificationKey:
             material: object = load_pem_x509_certificate(pem).public_key()
         else:
             material = load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         hint = "; it is a private key, and only the public one belongs here" if b"PRIVATE KEY" in pem else ""
         raise KeyRefused(f"not a public key in PEM{hint}") from error
     return _public_key(material, kid=None, named=None)
@@ -117,6 +119,8 @@ def key_from_secret(secret: bytes, algorithms: Iterable[str]) -> VerificationKey
     if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-sha2-")):
         # Everybody knows a public key, so that everybody could sign with it.
         raise KeyRefused("a public key is no secret: HS algorithms do not go with it")
+    if secret.lstrip().startswith(b"{"):
+        raise KeyRefused("a JWK is given as a mapping, not as its text")
     if not named or not named <= HMAC_KEY_BYTES.keys():
         raise KeyRefused("a secret goes with algorithms HS256, HS384 or HS512, named in algorithms=")
     least = max(HMAC_KEY_BYTES[name] for name in named)
@@ -174,11 +178,12 @@ def keys_from_jwks(document: object, *, hmac_algorithms: Iterable[str] = ()) -> 
         raise KeyRefused('not a JWKS: an object with a list "keys" is needed')
     found: list[VerificationKey] = []
     refused: list[str] = []
-    repeated = _repeated_kids(listed)
+    kids = (jwk.get("kid") for jwk in listed if isinstance(jwk, Mapping))
+    occurrences = Counter(kid for kid in kids if isinstance(kid, str))
     for index, jwk in enumerate(listed):
         if not isinstance(jwk, Mapping):
             refused.append(f"keys[{index}] is not an object")
-        elif jwk.get("kid") is not None and jwk.get("kid") in repeated:
+        elif isinstance(kid := jwk.get("kid"), str) and occurrences[kid] > 1:
             refused.append(f"keys[{index}] shares its kid with another key")
         else:
             try:
@@ -196,11 +201,6 @@ def read_json_file(path: Path) -> object:
         raise KeyRefused(f"the file cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise KeyRefused("the file is not JSON") from error
-
-
-def _repeated_kids(listed: Iterable[object]) -> list[object]:
-    kids = [jwk.get("kid") for jwk in listed if isinstance(jwk, Mapping)]
-    return [kid for kid in kids if kids.count(kid) > 1]
 
 
 def _public_key(material: object, *, kid: str | None, named: str | None) -> VerificationKey:

@@ -26,6 +26,9 @@ DEFAULT_LIFE: Final = 600.0
 OUTAGE: Final = 24 * 3600.0
 """Seconds after its life that the last good key set still serves while the issuer cannot be reached."""
 
+OUTAGE_IS_FRESH: Final = 60.0
+"""Seconds after a failed fetch that the issuer counts as out of reach; after that, a request waits for another try."""
+
 COOL_DOWN: Final = 10.0
 """Seconds between the starts of two fetches, however many unknown key ids or failures there are."""
 
@@ -102,7 +105,7 @@ class FetchedKeys:
         self._refresh_at = float("-inf")
         self._expires_at = float("-inf")
         self._usable_until = float("-inf")
-        self._is_out = False
+        self._failed_at = float("-inf")
         self._failure = "not fetched yet"
         self.report: Callable[[str, str], None] = lambda _cause, _hint: None
 
@@ -134,7 +137,7 @@ class FetchedKeys:
             return False
         self._begin(now)
         # Beyond its life, a key set serves only through an outage: nobody knows whether a key of it was removed.
-        return now < self._expires_at or self._is_out
+        return now < self._expires_at or now < self._failed_at + OUTAGE_IS_FRESH
 
     def _known(self, kid: str | None, now: float) -> Keys:
         keys = self._keys
@@ -157,7 +160,7 @@ class FetchedKeys:
         try:
             Thread(target=self._refresh, args=(future, now), name="authz403-keys", daemon=True).start()
         except RuntimeError as error:
-            self._failed(str(error))
+            self._failed(str(error), now)
             self._land(future)
         return future
 
@@ -165,15 +168,15 @@ class FetchedKeys:
         try:
             self._take(*self._load(), now)
         except (FetchFailed, KeyRefused) as error:
-            self._failed(str(error))
+            self._failed(str(error), now)
         except Exception as error:  # noqa: BLE001 - whatever happens, those who wait must go on
-            self._failed(repr(error))
+            self._failed(repr(error), now)
         finally:
             self._land(future)
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, now: float) -> None:
         self._failure = why
-        self._is_out = True
+        self._failed_at = now
         self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {why}")
 
     def _land(self, future: Future[None]) -> None:
@@ -220,7 +223,7 @@ class FetchedKeys:
         self._refresh_at = now + life * _REFRESH_AFTER
         self._expires_at = now + life
         self._usable_until = now + life + OUTAGE
-        self._is_out = False
+        self._failed_at = float("-inf")
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Rbac:
         grants = _table(mistakes, "grants", self.grants)
         if self.roles_for is not None and not callable(self.roles_for):
             mistakes.add("roles_for", self.roles_for, "a function of the principal is needed")
-        if isinstance(self.roles_ttl, bool) or not isinstance(self.roles_ttl, int | float) or self.roles_ttl < 0:
+        if isinstance(self.roles_ttl, bool) or not isinstance(self.roles_ttl, int | float) or not self.roles_ttl >= 0:
             mistakes.add("roles_ttl", self.roles_ttl, "seconds, 0 or more, are needed")
         closure: dict[str, frozenset[str]] = {}
         for role in hierarchy:
