@@ -1,5 +1,7 @@
 """Concealment through ASGI: whoever may not know of a route gets the app's own 404, byte for byte."""
 
+from pathlib import Path
+
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -413,3 +415,48 @@ def test_access_denied_from_middleware_on_a_concealed_route_is_a_404() -> None:
     answer = drive(app, scope_of("/secret", headers=bearer()), BODYLESS)
     # A middleware that refuses again would refuse the 404 too; it is asked once.
     assert answer.status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS"])
+def test_a_rule_conceals_a_class_based_endpoint_from_405s_too(method: str) -> None:
+    """The `Allow` of a class-based endpoint would tell of the `get` that a rule conceals."""
+
+    class Things(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("secret")
+
+    app = behind(Starlette(routes=[Route("/secret", Things)]), rules=(Rule("GET", "/secret", SECRET_SCOPE),))
+    missing = drive(app, scope_of("/missing", method), BODYLESS)
+    assert_missing(drive(app, scope_of("/secret", method), BODYLESS), missing)
+
+
+def test_a_concealed_frontend_is_concealed_from_405s_too(tmp_path: Path) -> None:
+    """The files of a frontend answer 405 to POST: of a concealed one nobody may know."""
+    (tmp_path / "index.html").write_text("<h1>secret</h1>")
+    app = FastAPI()
+    app.frontend("/ui", directory=tmp_path)
+    guarding = behind(app, rules=(Rule("GET", "/ui/**", SECRET_SCOPE),))
+    for method in ("GET", "HEAD", "POST"):
+        missing = drive(guarding, scope_of("/missing", method), BODYLESS)
+        assert_missing(drive(guarding, scope_of("/ui/index.html", method), BODYLESS), missing)
+    entitled = bearer(scope="s")
+    assert drive(guarding, scope_of("/ui/index.html", headers=entitled), BODYLESS).body == b"<h1>secret</h1>"
+
+
+@both
+def test_a_check_on_a_route_that_only_the_inner_gate_conceals_is_a_404(framework: type[Starlette]) -> None:
+    """Under nested gates a handler's refusal is concealed where any of them conceals."""
+
+    async def own(request: Request) -> Response:
+        check(DENIED, Reason.NOT_OWNER)
+        return PlainTextResponse("not reached")
+
+    inner = framework()
+    add_route(inner, "/secret", own)
+    guarded(inner, gate_with(rules=[Rule("GET", "/secret", authenticated.concealed())]))
+    outer = guarded(framework(routes=[Mount("/sub", inner)]), gate_with(default=anyone))
+    missing = drive(outer, scope_of("/sub/missing", headers=bearer()), BODYLESS)
+    with listening() as events:
+        answer = drive(outer, scope_of("/sub/secret", headers=bearer()), BODYLESS)
+    assert_missing(answer, missing)
+    assert [event["reason"] for event in events] == ["not_owner"]

@@ -11,7 +11,7 @@ from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from authz403 import ConfigurationError, any_role, anyone, public, requires, scopes
+from authz403 import ConfigurationError, Requirement, Rule, any_role, anyone, deny, public, requires, scopes
 from authz403.asgi import AuthzMiddleware
 from tests.apps_made import (
     BODYLESS,
@@ -377,3 +377,22 @@ def test_what_answers_by_itself_inside_the_gate_needs_no_router(kind: str) -> No
         assert answer.messages == [{"type": "websocket.close", "code": 4000}]
     else:
         assert answer.body == b"ready"
+
+
+@pytest.mark.parametrize("outer_default", [anyone, deny], ids=["outer lets in", "outer would refuse"])
+def test_a_gate_that_only_reports_does_not_open_the_doors_of_a_gate_within(outer_default: Requirement) -> None:
+    """The inner gate enforces: a request that changed behind it runs nothing."""
+    ran: list[str] = []
+    inner = Starlette(
+        routes=[
+            Route("/open", public(ran_by("open", ran))),
+            Route("/closed", requires(scopes("s"))(ran_by("closed", ran))),
+        ],
+        middleware=[Middleware(Changes, {"path": "/sub/closed"})],
+    )
+    guarded(inner, gate_with())
+    outer = Starlette(routes=[Mount("/sub", inner)])
+    rules = [Rule("*", "/sub/**", outer_default)]
+    guarded(outer, gate_with(rules=rules, dangerously_report_only=True))
+    assert drive(outer, scope_of("/sub/open")).status == 500
+    assert ran == []

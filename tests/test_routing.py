@@ -824,6 +824,58 @@ def test_a_frontend_that_is_added_later_is_seen(tmp_path: Path) -> None:
         assert drive(app, scope_of(path)).reason == "no_policy"
 
 
+def test_a_frontend_takes_its_own_paths_alone(tmp_path: Path) -> None:
+    """Beside a frontend, what no route takes is the app's own 404."""
+    (tmp_path / "index.html").write_text("ui")
+    app = FastAPI()
+    app.frontend("/ui", directory=tmp_path)
+    guarded(app, gate_with())
+    assert drive(app, scope_of("/ui/index.html")).reason == "no_policy"
+    assert drive(app, scope_of("/elsewhere"), BODYLESS).status == 404
+
+
+def test_a_second_frontend_of_an_included_router_is_seen(tmp_path: Path) -> None:
+    """FastAPI makes its frontend routes anew when one is added; the marks of the inclusion hold for all."""
+    (tmp_path / "index.html").write_text("ui")
+    router = APIRouter()
+    router.frontend("/a", directory=tmp_path)
+    app = FastAPI()
+    app.include_router(router, prefix="/in", dependencies=[needs(scopes("s"))])
+    guarded(app, gate_with())
+    assert drive(app, scope_of("/in/a/index.html")).status == 401
+    router.frontend("/b", directory=tmp_path)
+    for path in ("/in/a/index.html", "/in/b/index.html"):
+        assert drive(app, scope_of(path)).status == 401
+        assert drive(app, scope_of(path, headers=bearer(scope="s")), BODYLESS).body == b"ui"
+
+
+def test_a_router_that_is_included_twice_within_another_is_seen_twice() -> None:
+    """Every inclusion has its own prefix and requirements, and late routes appear in both."""
+    ran: list[str] = []
+    inner = APIRouter()
+    outer = APIRouter()
+    outer.include_router(inner, prefix="/a", dependencies=[needs(scopes("a"))])
+    outer.include_router(inner, prefix="/b", dependencies=[needs(scopes("b"))])
+    app = FastAPI()
+    app.include_router(outer)
+    guarded(app, gate_with())
+    inner.add_api_route("/x", ran_by("x", ran))
+    assert drive(app, scope_of("/a/x", headers=bearer(scope="b"))).reason == "insufficient_scope"
+    assert drive(app, scope_of("/b/x", headers=bearer(scope="a"))).reason == "insufficient_scope"
+    assert ran == []
+    assert drive(app, scope_of("/a/x", headers=bearer(scope="a")), BODYLESS).status == 200
+
+
+def test_a_fastapi_that_cannot_say_what_its_routers_hold_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Included routes that cannot be read are not guessed at."""
+    monkeypatch.delattr("fastapi.routing.iter_route_contexts")
+    router = APIRouter()
+    router.add_api_route("/x", public(ran_by("x", [])))
+    app = FastAPI()
+    app.include_router(router)
+    assert "authz403 needs FastAPI 0.144" in mistakes_of(startup_error(wrapped(app, gate_with())))
+
+
 def test_needs_add_up_over_nested_includes() -> None:
     """App, router, include and route each add a requirement; prefixes are those of the router."""
     ran: list[str] = []
