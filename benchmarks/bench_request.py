@@ -36,7 +36,14 @@ App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 def token(scope: str) -> str:
     """Return a signed token with this scope."""
-    claims: dict[str, object] = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "web", "jti": "b0c4", "scope": scope}
+    claims: dict[str, object] = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "alice",
+        "client_id": "web",
+        "jti": "b0c4",
+        "scope": scope,
+    }
     claims |= {
         "roles": ["seller", "auditor"],
         "exp": int(time.time()) + 3600,

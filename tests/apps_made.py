@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -247,35 +247,3 @@ def listening() -> Iterator[list[dict[str, object]]]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-__all__ = [
-    "AUDIENCE",
-    "BODYLESS",
-    "CONNECT",
-    "FRAMEWORKS",
-    "ISSUER",
-    "NOW",
-    "ORIGIN",
-    "PEER",
-    "SECRET",
-    "TOKENS",
-    "Answer",
-    "AnyEndpoint",
-    "Router",
-    "add_route",
-    "add_websocket",
-    "answering",
-    "bearer",
-    "client_of",
-    "connect",
-    "drive",
-    "gate_with",
-    "guarded",
-    "listening",
-    "ran_by",
-    "scope_of",
-    "signed",
-    "unwalkable",
-    "wrapped",
-]

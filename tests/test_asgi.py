@@ -409,6 +409,23 @@ def test_no_identity_leaks_between_requests_at_once(
     asyncio.run(run())
 
 
+@places
+def test_outside_of_the_gate_nothing_was_decided(outside: bool) -> None:  # noqa: FBT001 - a row of the table
+    """After the answer, middleware around the gate is as far from the decision as before it."""
+    told: list[str] = []
+    app = behind(app_with(Starlette, public(ran_by("x", []))), gate_with(), outside=outside)
+
+    async def around(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+        try:
+            check(not DENIED, Reason.NOT_OWNER)
+        except ConfigurationError as error:
+            told.append(str(error))
+
+    assert drive(around, scope_of("/x"), BODYLESS).status == 200
+    assert "no gate decided this request" in told[0]
+
+
 # ---- what comes from outside, off the event loop
 
 

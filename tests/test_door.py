@@ -18,6 +18,7 @@ from tests.apps_made import (
     CONNECT,
     FRAMEWORKS,
     add_route,
+    answering,
     bearer,
     client_of,
     drive,
@@ -155,6 +156,17 @@ def test_the_host_counts_where_a_host_route_was_walked() -> None:
     ran: list[str] = []
     admin = Router([Route("/x", requires(any_role("admin"))(ran_by("admin", ran)))])
     app = Starlette(routes=[Host("admin.example", admin), Route("/x", public(ran_by("open", ran)))])
+    app.add_middleware(Changes, {"headers": [(b"host", b"admin.example")]})
+    guarded(app, gate_with())
+    answer = drive(app, scope_of("/x", headers={"Host": "else.example"}))
+    assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
+
+
+def test_the_host_counts_where_what_stands_behind_it_has_no_door() -> None:
+    """An app that cannot be walked has no door of its own; the door before the Host routes sees the change."""
+    ran: list[str] = []
+    routes = [Host("admin.example", answering("admin", ran)), Route("/x", public(ran_by("open", ran)))]
+    app = Starlette(routes=routes)
     app.add_middleware(Changes, {"headers": [(b"host", b"admin.example")]})
     guarded(app, gate_with())
     answer = drive(app, scope_of("/x", headers={"Host": "else.example"}))

@@ -250,7 +250,7 @@ def test_an_answer_that_would_betray_a_concealed_route_is_refused_too() -> None:
     class Routes:
         def __init__(self, wanted: Requirement) -> None:
             betrayed = Endpoint("/secret", "secret", by_method={"GET": [Mark(wanted, "x.py:1")]})
-            self.found = Found(None, betrays=betrayed, betrays_method="GET")
+            self.found = Found(None, betrays=betrayed, betrays_methods=("GET",))
 
         def find(self, native: object) -> Found:
             return self.found

@@ -1,5 +1,7 @@
 """What shows only when a gate meets an app: every mistake at once, before anything is served."""
 
+import asyncio
+
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -9,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Match, Mount, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from authz403 import (
@@ -120,6 +122,23 @@ def test_a_failed_start_lists_every_mistake(framework: type[Starlette], outside:
     found = "\n".join(mistakes_of(wrapped(app, gate) if outside else guarded(app, gate)))
     for told in ("/nowhere", "rules[1]", "no path parameter nope", "CORSMiddleware"):
         assert told in found
+
+
+def test_a_failed_start_is_said_after_the_server_asked() -> None:
+    """The lifespan protocol: a message about the start-up answers `lifespan.startup`, and comes after it."""
+    order: list[str] = []
+
+    async def receive() -> Message:
+        order.append("lifespan.startup")
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        order.append(message["type"])
+
+    app = wrapped(one_route(), gate_with(rules=[Rule("GET", "/nowhere", anyone)]))
+    with pytest.raises(ConfigurationError, match="/nowhere"):
+        asyncio.run(app(dict(LIFESPAN), receive, send))
+    assert order == ["lifespan.startup", "lifespan.startup.failed"]
 
 
 def test_servers_are_stopped_by_the_failed_start() -> None:

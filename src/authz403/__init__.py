@@ -7,15 +7,16 @@ from authz403.errors import AccessDenied, ConfigurationError
 from authz403.gate import Gate
 from authz403.marks import guard, public, requires
 from authz403.network import Network
-from authz403.policy import (
-    Requirement,
+from authz403.policy import Requirement, anyone, deny
+from authz403.principal import Principal
+from authz403.rbac import Rbac
+from authz403.reasons import Reason
+from authz403.requirements import (
     any_permission,
     any_role,
     any_scope,
-    anyone,
     authenticated,
     claim,
-    deny,
     networks,
     optional,
     param,
@@ -24,9 +25,6 @@ from authz403.policy import (
     roles,
     scopes,
 )
-from authz403.principal import Principal
-from authz403.rbac import Rbac
-from authz403.reasons import Reason
 from authz403.rules import Rule
 from authz403.tokens import BearerTokens
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from authz403.decision import Outcome
 from authz403.errors import AccessDenied, ConfigurationError, Mistake
-from authz403.policy import own_code_or_reason
 from authz403.reasons import Reason
+from authz403.requirements import own_code_or_reason
 
 current: Final[ContextVar[Outcome | None]] = ContextVar("authz403_outcome", default=None)
 """The outcome of the request that is being answered; set by the middleware around the app."""

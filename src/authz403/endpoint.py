@@ -73,7 +73,7 @@ class Found(NamedTuple):
     """What the app's own router would do with a request.
 
     `endpoint` is what it would run, or `None` for its own 404, 405 or redirect; `betrays` is then the endpoint whose
-    existence that answer would tell, `betrays_method` and `betrays_path` a request that would reach it.
+    existence that answer would tell, `betrays_methods` and `betrays_path` the requests that would reach it.
     `takes_dot_segments`: a path parameter of the route itself takes them.
     """
 
@@ -81,7 +81,7 @@ class Found(NamedTuple):
     path_params: Mapping[str, object] = _NO_PARAMS
     takes_dot_segments: bool = False
     betrays: Endpoint | None = None
-    betrays_method: str | None = None
+    betrays_methods: tuple[str, ...] = ()
     betrays_path: str | None = None
 
 

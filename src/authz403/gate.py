@@ -15,26 +15,17 @@ from authz403.endpoint import RULES_ALONE, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.identity import Identifier, IdentitySource, as_sources
 from authz403.keys import FetchedKeys
+from authz403.leaves import Custom, ServiceNetworks
 from authz403.need import How, Need
 from authz403.network import Network
 from authz403.paths import has_dot_segments, is_malformed, is_usual, without_dot_segments
-from authz403.policy import (
-    Custom,
-    Facts,
-    Kind,
-    Rejected,
-    Requirement,
-    ServiceNetworks,
-    Unmet,
-    anyone,
-    deny,
-    own_code_or_reason,
-)
+from authz403.policy import Facts, Kind, Rejected, Requirement, Unmet, anyone, deny
 from authz403.principal import Principal
 from authz403.problem import DEFAULT_TYPE_BASE, Disclose, Problems, Render
 from authz403.rbac import Rbac
 from authz403.reasons import Reason
 from authz403.request import WEBSOCKET, AccessRequest
+from authz403.requirements import own_code_or_reason
 from authz403.rules import Rule, Rules, as_rules, default_requirement, shadowed_rules
 from authz403.tokens import BearerTokens
 
@@ -177,11 +168,11 @@ class Gate:
         bare = self.rules.bare_policy(number)
         if found.betrays is not None:
             # A 405 or a redirect tells that a route exists; of a concealed one only those may know who may use it.
-            told = found.betrays_method or method
-            reached, reached_named = self.rules.rule_for(found.betrays_path or path, told)
-            betrayed = self.rules.policy(found.betrays, reached, told, path_named=reached_named)
-            if betrayed.conceals:
-                return self.rules.both(bare, betrayed)
+            for told in found.betrays_methods:
+                reached, reached_named = self.rules.rule_for(found.betrays_path or path, told)
+                betrayed = self.rules.policy(found.betrays, reached, told, path_named=reached_named)
+                if betrayed.conceals:
+                    return self.rules.both(bare, betrayed)
         return bare
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
@@ -269,23 +260,26 @@ class Gate:
     def _crashed(self, outcome: Outcome, error: Exception) -> Outcome:
         return self._finished(outcome, refusal(Unmet(Kind.VERDICT, Reason.POLICY_ERROR, unknown=True, error=error)))
 
-    def denied_by_app(self, outcome: Outcome, denied: AccessDenied, *, enforce: bool = True) -> Outcome:
+    def denied_by_app(
+        self, outcome: Outcome, denied: AccessDenied, *, conceals: bool = False, enforce: bool = True
+    ) -> Outcome:
         """Turn an `AccessDenied` from inside the app into the answer of the same request.
 
-        A gate that only reports has to `enforce` it too: what raised cannot go on.
+        `conceals` says that a gate further in hides the route. A gate that only reports has to `enforce` this denial
+        too: what raised cannot go on.
         """
         before = outcome.decision
         try:
             unmet = Unmet(Kind.OWN, own_code_or_reason("AccessDenied", denied.reason))
         except ConfigurationError as error:
             unmet = Unmet(Kind.OWN, Reason.POLICY_ERROR, error=error)
-        denial = refusal(unmet, before.policy, conceals=before.concealed, facts=denied.facts)
+        denial = refusal(unmet, before.policy, conceals=before.concealed or conceals, facts=denied.facts)
         return self._finished(outcome, denial, enforce=enforce)
 
     def broken(self, outcome: Outcome, reason: Reason, hint: str) -> Outcome:
         """Turn a request that must not go on (`route_mismatch`, `misconfigured`) into the answer that says so."""
         outcome.decision = refusal(Unmet(Kind.VERDICT, reason, hint=hint), outcome.decision.policy)
-        if not outcome.report_only:
+        if not self.report_only:
             self._answer(outcome)
         return outcome
 

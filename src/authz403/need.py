@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeVar
@@ -42,3 +43,8 @@ class Need(Generic[T]):
             return go_on(step)
 
         return Need(self.how, self.work, resume)
+
+
+def is_async(function: object) -> bool:
+    """Tell whether calling this gives an awaitable: an async function, or an object whose `__call__` is one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

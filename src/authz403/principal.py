@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeGuard
 
 NO_CLAIMS: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -94,3 +94,10 @@ class Anonymous:
 
 
 ANONYMOUS: Final = Anonymous()
+
+_LATEST_TIME: Final = 2.0**53  # seconds; beyond it, floating point no longer tells one second from the next
+
+
+def is_numeric_date(value: object) -> TypeGuard[float]:
+    """Tell whether a claim is a NumericDate (RFC 7519 section 2) that can be meant: seconds since the epoch."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST_TIME

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from authz403.errors import Mistakes
-from authz403.policy import is_async
+from authz403.need import is_async
 from authz403.principal import Principal
 
 RolesFor = Callable[[Principal], Collection[str]] | Callable[[Principal], Awaitable[Collection[str]]]

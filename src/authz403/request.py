@@ -12,6 +12,13 @@ WEBSOCKET: Final = "WEBSOCKET"
 """The method that rules and marks give a WebSocket handshake."""
 
 
+KNOWN_METHODS: Final = (
+    *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"),
+    WEBSOCKET,
+)
+"""The methods that policies are kept for one by one; a client may invent others."""
+
+
 class AccessRequest(NamedTuple):
     """The facts of one request that a decision may rest on.
 

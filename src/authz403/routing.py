@@ -5,27 +5,37 @@ The index only narrows down which routes are asked; each route's own `matches()`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from starlette._utils import get_route_path
-from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor, UUIDConvertor
-from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from authz403.endpoint import Endpoint, Found
 from authz403.errors import Mistakes
-from authz403.marks import NEED, TAKES_IDENTITY, Mark, guards_of, marks_of
-from authz403.paths import PathIndex, PathPattern, has_dot_segments, split
-from authz403.policy import Param
-from authz403.request import WEBSOCKET
+from authz403.leaves import Param
+from authz403.marks import Mark, guards_of, marks_of
+from authz403.paths import PathIndex, PathPattern, has_dot_segments
+from authz403.request import KNOWN_METHODS, WEBSOCKET
+from authz403.route_objects import (
+    flat_routes,
+    handled_methods,
+    kind_of,
+    layers,
+    low_priority_routes,
+    marks_by_method,
+    needed_by,
+    pattern_of,
+    route_lists,
+    router_of,
+    segments_of,
+    wrappers,
+)
 
-_ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 _EVERYTHING: Final = PathPattern((), below=True)
 _NOTHING: Final = Found(None)
-_WEBSOCKET_METHODS: Final = frozenset({"on_connect", "on_receive", "on_disconnect"})
 
 Trail = list[tuple[int, str]]
 """The routers on the way to an endpoint, each by its id and the root path that it sees."""
@@ -82,7 +92,7 @@ class Walk:
         router, self.root_path = router_of(app)
         if router is None:
             raise TypeError("there is no router to walk")
-        for layer in _layers(app):
+        for layer in layers(app):
             self.look_for_cors(layer)
         self.top = _Table(self, router, _Place((), (), PathPattern((), below=False), "", frozenset()))
         self._as_walked = [list(routes) for routes in self._lists]
@@ -151,12 +161,13 @@ class _Table:
         self._prefix = place.prefix
         self._label = label = place.label
         self._params = place.params
-        walk.watch(router.routes)
-        for layer in _wrapping(router.middleware_stack):
+        for routes in route_lists(router):
+            walk.watch(routes)
+        for layer in wrappers(router.middleware_stack):
             walk.look_for_cors(layer)
         walk.door_before(router)
-        self._index = PathIndex(self._entry(route) for route in _flat(walk, router))
-        self._low_priority = {id(found): self._entry(found)[1] for found in _low_priority(walk, router)}
+        self._index = PathIndex(self._entry(route) for route in flat_routes(router))
+        self._low_priority = {id(found): self._entry(found)[1] for found in low_priority_routes(router)}
         self._default: Endpoint | None = None
         if getattr(router.default, "__func__", None) is not Router.not_found:
             self._default = Endpoint(f"{label}/** (default)", "default", (*self._marks, *marks_of(router.default)))
@@ -218,7 +229,7 @@ class _Table:
     # ---- made at start-up
 
     def _entry(self, route: Any) -> tuple[PathPattern, _Entry]:
-        kind, is_plain = _kind_of(route)
+        kind, is_plain = kind_of(route)
         label = self._label + (getattr(route, "path_format", None) or getattr(route, "path", None) or "")
         marks = (*self._marks, *guards_of(getattr(route, "original_route", route)), *guards_of(route))
         if kind is Mount or kind is Host:
@@ -226,8 +237,8 @@ class _Table:
         endpoint_function = getattr(route, "endpoint", None)
         if endpoint_function is None:
             endpoint_function = getattr(route, "app", None)
-        needed, takes_identity = _dependencies(route)
-        by_method = _marks_by_method(endpoint_function)
+        needed, takes_identity = needed_by(route)
+        by_method = marks_by_method(endpoint_function)
         endpoint = Endpoint(
             label or "/**",
             getattr(endpoint_function, "__name__", type(route).__name__),
@@ -235,9 +246,9 @@ class _Table:
             by_method,
             takes_identity=takes_identity,
         )
-        for layer in _wrapping(getattr(route, "app", None)):
+        for layer in wrappers(getattr(route, "app", None)):
             self._walk.look_for_cors(layer)
-        pattern, path_param = _pattern_of(route) if is_plain else (_EVERYTHING, None)
+        pattern, path_param = pattern_of(route) if is_plain else (_EVERYTHING, None)
         if kind is WebSocketRoute:
             methods: frozenset[str] | None = frozenset({WEBSOCKET})
         else:
@@ -245,12 +256,12 @@ class _Table:
         self._serves(pattern, methods, endpoint)
         self._check_params(route, endpoint)
         self._check_override(route, is_plain=is_plain)
-        handled = None if methods is not None else _handled(endpoint_function)
+        handled = None if methods is not None else handled_methods(endpoint_function)
         return pattern, _Entry(route.matches, route, endpoint, None, path_param, "", handled)
 
     def _group(self, route: Any, kind: type, marks: tuple[Mark, ...], *, is_plain: bool) -> tuple[PathPattern, _Entry]:
         app = route.app
-        for layer in _layers(app):
+        for layer in layers(app):
             self._walk.look_for_cors(layer)
             marks = (*marks, *guards_of(layer))
         pattern = _EVERYTHING
@@ -260,7 +271,7 @@ class _Table:
         else:
             label = self._label + route.path
             if is_plain:
-                pattern = PathPattern(_segments(route.path, route.param_convertors)[0], below=True)
+                pattern = PathPattern(segments_of(route.path, route.param_convertors)[0], below=True)
         router, root_path = router_of(app)
         endpoint = Endpoint(label + "/**", type(app).__name__, _distinct((*marks, *marks_of(app))))
         if router is None or id(router) in self._above:
@@ -293,12 +304,10 @@ class _Table:
 
 
 def _betraying(entry: _Entry, path: str) -> Found:
-    """Return what a router's own 405 or redirect tells: the endpoint, and a request that would reach it."""
-    methods = sorted(getattr(entry.route, "methods", None) or entry.endpoint.by_method)
-    concealed = [
-        method for method in methods if any(mark.requirement.conceals for mark in entry.endpoint.marks_for(method))
-    ]
-    return Found(None, betrays=entry.endpoint, betrays_method=next(iter(concealed or methods), None), betrays_path=path)
+    """Return what a router's own 405 or redirect tells: the endpoint, and the requests that would reach it."""
+    named = getattr(entry.route, "methods", None) or entry.handled or ()
+    methods = tuple(method for method in KNOWN_METHODS if not named or method in named)
+    return Found(None, betrays=entry.endpoint, betrays_methods=methods, betrays_path=path)
 
 
 def _only_param_has_dots(entry: _Entry, path: str, full_path: str) -> bool:
@@ -309,147 +318,6 @@ def _only_param_has_dots(entry: _Entry, path: str, full_path: str) -> bool:
     start, end = found.span(entry.path_param)
     before = len(full_path) - len(path)
     return not has_dot_segments(full_path[: before + start] + "_" + full_path[before + end :])
-
-
-def _layers(app: object) -> Iterator[object]:
-    """Yield an app and what it wraps, by the attribute `app` that middleware keeps it in, down to its router."""
-    seen: set[int] = set()
-    while app is not None and id(app) not in seen:
-        seen.add(id(app))
-        yield app
-        if isinstance(app, Router) or isinstance(getattr(app, "router", None), Router):
-            return
-        app = getattr(app, "app", None)
-
-
-def _wrapping(app: object) -> Iterator[object]:
-    """Yield what is wrapped around something, by the attribute `app` that middleware keeps it in."""
-    seen: set[int] = set()
-    while app is not None and id(app) not in seen:
-        seen.add(id(app))
-        yield app
-        app = getattr(app, "app", None)
-
-
-def router_of(app: object) -> tuple[Router | None, str]:
-    """Return the router that an app leads to, and the root path that a FastAPI app on the way sets."""
-    for layer in _layers(app):
-        if isinstance(layer, Router):
-            return layer, ""
-        router = getattr(layer, "router", None)
-        if isinstance(router, Router):
-            return router, getattr(layer, "root_path", "") or ""
-    return None, ""
-
-
-def _flat(walk: Walk, router: Router) -> Iterator[Any]:
-    """Yield the routes in the order in which the router asks them, FastAPI's included routers opened up."""
-    for route in router.routes:
-        if isinstance(route, Route | WebSocketRoute | Mount | Host) or not hasattr(route, "original_router"):
-            yield route
-            continue
-        _watch_included(walk, route.original_router, set())
-        try:
-            from fastapi.routing import iter_route_contexts  # noqa: PLC0415 - only a FastAPI app has such routes
-        except ImportError:
-            why = "this FastAPI cannot say what its included routers hold; authz403 needs FastAPI 0.144 or later"
-            walk.mistakes.add("include_router", type(route).__name__, why)
-            continue
-        yield from iter_route_contexts([route])
-
-
-def _watch_included(walk: Walk, router: Any, seen: set[int]) -> None:
-    if id(router) in seen:
-        return
-    seen.add(id(router))
-    walk.watch(router.routes)
-    for route in router.routes:
-        if hasattr(route, "original_router"):
-            _watch_included(walk, route.original_router, seen)
-
-
-def _low_priority(walk: Walk, router: Any) -> Iterable[Any]:
-    """Return FastAPI's frontend routes, which stand in no list of routes."""
-    listed = getattr(router, "_iter_low_priority_routes", None)
-    if listed is None:
-        return ()
-    for found in (router, *(route.original_router for route in router.routes if hasattr(route, "original_router"))):
-        walk.watch(found._low_priority_routes)  # noqa: SLF001 - FastAPI has no public list of these
-    return tuple(listed())
-
-
-def _kind_of(route: Any) -> tuple[type | None, bool]:
-    """Return which of Starlette's routes this is, if any, and whether it matches as that does, by its path alone."""
-    original = getattr(route, "original_route", route)
-    for kind in (Route, WebSocketRoute, Mount, Host):
-        if isinstance(original, kind):
-            defining = next(base for base in type(original).__mro__ if "matches" in base.__dict__)
-            return kind, defining.__module__.startswith(("fastapi.", "starlette."))
-    return None, False
-
-
-def _pattern_of(route: Any) -> tuple[PathPattern, str | None]:
-    segments, below = _segments(route.path_format, route.param_convertors)
-    taking = [name for name, convertor in route.param_convertors.items() if isinstance(convertor, PathConvertor)]
-    return PathPattern(segments, below), taking[0] if len(taking) == 1 else None
-
-
-def _segments(path: str, convertors: Mapping[str, object]) -> tuple[tuple[str | None, ...], bool]:
-    """Return the segments of a route's path; from the first that may take a slash on, it is everything below."""
-    segments: list[str | None] = []
-    for segment in split(path):
-        inside = [convertor for name, convertor in convertors.items() if "{" + name in segment]
-        if any(type(convertor) not in _ONE_SEGMENT for convertor in inside):
-            return tuple(segments), True
-        segments.append(None if inside else segment)
-    return tuple(segments), False
-
-
-def _marks_by_method(endpoint: object) -> dict[str, tuple[Mark, ...]]:
-    """Return the marks on the methods of a class-based endpoint, by the HTTP method that calls each."""
-    if not isinstance(endpoint, type):
-        return {}
-    found: dict[str, tuple[Mark, ...]] = {}
-    for name in dir(endpoint):
-        marks = () if name.startswith("__") else marks_of(getattr(endpoint, name, None))
-        if marks:
-            method = WEBSOCKET if name in _WEBSOCKET_METHODS else name.upper()
-            found[method] = (*found.get(method, ()), *marks)
-    if "GET" in found:
-        # RFC 9110 section 9.3.2: HEAD is GET without the content, whatever a class answers it with.
-        found["HEAD"] = (*found.get("HEAD", ()), *found["GET"])
-    return found
-
-
-def _handled(endpoint: object) -> frozenset[str] | None:
-    """Return the methods that a class-based endpoint answers with anything but its own 405."""
-    if not (isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)):
-        return None
-    # Any attribute may be called by a request that names it as its method; only what is certainly missing is a 405.
-    names = {name.upper() for name in dir(endpoint)}
-    return frozenset(names | {"HEAD"} if "GET" in names else names)
-
-
-def _dependencies(route: Any) -> tuple[tuple[Mark, ...], bool]:
-    """Return the requirements of `needs` among a FastAPI route's dependencies, and whether it takes the principal."""
-    marks: list[Mark] = []
-    takes_identity = False
-    waiting = [getattr(route, "dependant", None)]
-    listed = [getattr(found, "dependency", None) for found in getattr(route, "dependencies", None) or ()]
-    seen: set[int] = set()
-    while waiting:
-        dependant = waiting.pop()
-        if dependant is None or id(dependant) in seen:
-            continue
-        seen.add(id(dependant))
-        listed.append(getattr(dependant, "call", None))
-        waiting.extend(getattr(dependant, "dependencies", ()))
-    for call in listed:
-        needed = getattr(call, NEED, None)
-        if isinstance(needed, Mark):
-            marks.append(needed)
-        takes_identity = takes_identity or getattr(call, TAKES_IDENTITY, False) is True
-    return tuple(marks), takes_identity
 
 
 def _distinct(marks: Iterable[Mark]) -> tuple[Mark, ...]:

@@ -16,13 +16,10 @@ from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
 from authz403.policy import Requirement, all_of, anyone, as_requirement, deny, in_two, no_policy
-from authz403.request import WEBSOCKET
+from authz403.request import KNOWN_METHODS
 
 ANY_METHOD: Final = "*"
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_KNOWN_METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY", WEBSOCKET}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Rule:
         mistakes = Mistakes("Rule")
         methods = (self.methods,) if isinstance(self.methods, str) else mistakes.strings("methods", self.methods)
         for method in methods:
-            if _METHOD.fullmatch(method) is None or (method != method.upper() and method.upper() in _KNOWN_METHODS):
+            if _METHOD.fullmatch(method) is None or (method != method.upper() and method.upper() in KNOWN_METHODS):
                 mistakes.add(
                     "methods", method, "a method such as GET, WEBSOCKET or * is needed; methods are case-sensitive"
                 )
@@ -104,7 +101,7 @@ class Rules:
         if endpoint.by_method:
             method = method.upper()  # a class-based endpoint finds its method without regard to case
         # A client may invent methods; they all share one entry.
-        known = method if method in _KNOWN_METHODS or method in endpoint.by_method else ""
+        known = method if method in KNOWN_METHODS or method in endpoint.by_method else ""
         key = (number if number is not None or not path_named else -1, known)
         policies = endpoint.policies
         if policies.rules is not self:

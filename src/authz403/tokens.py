@@ -29,8 +29,8 @@ from authz403.jose import (
 )
 from authz403.keys import FetchedKeys, FixedKeys, Keys, KeySource, KeysUnavailable
 from authz403.need import Need
-from authz403.policy import Rejected, is_time
-from authz403.principal import Principal
+from authz403.policy import Rejected
+from authz403.principal import Principal, is_numeric_date
 from authz403.reasons import Reason
 
 ClaimPath = str | Sequence[str]
@@ -174,7 +174,11 @@ class BearerTokens:
             return Reason.WRONG_TOKEN_TYPE, "it has no typ"
         if typ is not None and typ.lower() not in self._types:
             return Reason.WRONG_TOKEN_TYPE, f"its typ is {typ!r}"
-        if not is_time(expires) or not is_time(claims.get("nbf", 0)) or not is_time(claims.get("iat", 0)):
+        if (
+            not is_numeric_date(expires)
+            or not is_numeric_date(claims.get("nbf", 0))
+            or not is_numeric_date(claims.get("iat", 0))
+        ):
             return Reason.INVALID_TOKEN, "it has no exp, or exp, nbf or iat is not a number of seconds"
         if isinstance(starts, int | float) and now + self.leeway < starts:
             return (

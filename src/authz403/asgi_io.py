@@ -1,0 +1,138 @@
+"""The native side of ASGI: a scope read into facts, answers sent, headers put on. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Final
+
+from starlette._utils import get_route_path
+from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from authz403.cors import Headers
+from authz403.decision import Outcome, Response
+from authz403.need import How, Need
+from authz403.request import WEBSOCKET, AccessRequest
+
+POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
+STARTS_ANSWER: Final = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
+)
+_NOT_FOUND: Final = 404
+_WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
+
+
+def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
+    """Read the facts of a request, with the header fields that are `wanted`, in one pass over the headers."""
+    fields: dict[str, tuple[str, ...]] = {}
+    for name, value in scope["headers"]:
+        field = wanted.get(name)
+        if field is not None:
+            text = value.decode("latin-1")
+            fields[field] = (*fields[field], text) if field in fields else (text,)
+    client = scope.get("client")
+    peer = client[0] if client else None
+    return AccessRequest(
+        _method(scope),
+        get_route_path(scope),
+        peer if isinstance(peer, str) else None,
+        fields,
+        # uvicorn's own reading of X-Forwarded-For leaves the forwarded address with port 0
+        bool(client and len(client) > 1 and client[1] == 0 and "x-forwarded-for" in fields),
+    )
+
+
+def _method(scope: Scope) -> str:
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    method: str = scope["method"]
+    return method if method != WEBSOCKET else f"HTTP {method}"  # a client may invent a method of that name
+
+
+def host_of(scope: Scope) -> bytes:
+    """Return the Host header as it came."""
+    return b",".join(value for name, value in scope["headers"] if name == b"host")
+
+
+async def fulfilled(need: Need[Outcome]) -> object:
+    """Do what a need asks for, never on the event loop's back; an exception is an answer too."""
+    try:
+        if need.how is How.COROUTINE:
+            return await need.work()  # type: ignore[misc]  # a coroutine by its How
+        if need.how is How.BLOCKING:
+            return await asyncio.to_thread(need.work)
+        future = need.work()
+        return await asyncio.wrap_future(future) if isinstance(future, Future) else future
+    except Exception as error:  # noqa: BLE001 - the core decides what a failure means
+        return error
+
+
+async def respond(response: Response, scope: Scope, send: Send) -> None:
+    """Send an answer of the gate's own, without reading the body of the request."""
+    status, headers, body = response
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        # RFC 9110 section 9.3.2: no content in the response to HEAD.
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        # Servers add a Content-Length of their own here, and a second one breaks the handshake's answer.
+        framed = [header for header in headers if header[0] != b"content-length"]
+        await send({"type": "websocket.http.response.start", "status": status, "headers": framed})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+
+
+def with_headers(message: Message, own: Headers, *, conceals: bool) -> Message:
+    """Return the start of an answer with the gate's CORS headers in place of the app's.
+
+    Where anything is concealed, no 404 is kept by caches: a stored one would tell the missing from the forbidden.
+    """
+    hides = conceals and message.get("status") == _NOT_FOUND
+    if not (own or hides) or message["type"] in _WEBSOCKET_ANSWERS:
+        return message
+    headers: list[tuple[bytes, bytes]] = []
+    varies = cached = False
+    for header in message.get("headers", ()):
+        name = header[0].lower()
+        if own and name.startswith(b"access-control-"):
+            continue
+        if name == b"vary":
+            varies = varies or b"origin" in [field.strip() for field in header[1].lower().split(b",")]
+        elif name == b"cache-control":
+            cached = True
+        headers.append(header)
+    headers.extend([header for header in own if header[0] != b"vary"] if varies else own)
+    if hides and not cached:
+        headers.append((b"cache-control", b"no-store"))
+    return {**message, "headers": headers}
+
+
+async def crash_page(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a crash of the app as the app itself would, so that a browser may read it; the exception goes on."""
+    app = scope.get("app")
+    handlers = app.exception_handlers if isinstance(app, Starlette) else {}
+    handler = handlers.get(500) or handlers.get(Exception)
+
+    async def crashed(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    page = ServerErrorMiddleware(crashed, handler=handler, debug=isinstance(app, Starlette) and app.debug)
+    await page(scope, receive, send)
+
+
+async def missing_page(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as a Starlette app does for a path that it does not have, with its own handler for that, if any."""
+    app = scope.get("app")
+    handlers = {
+        key: handler
+        for key, handler in (app.exception_handlers if isinstance(app, Starlette) else {}).items()
+        if key not in {500, Exception}
+    }
+    page = ExceptionMiddleware(Router().not_found, handlers=handlers)
+    await page(scope, receive, send)
