@@ -317,3 +317,13 @@ def test_a_long_challenge_is_read_in_bounded_time(line: str) -> None:
     """CWE-1333: hundreds of kilobytes of a hostile header take well under the time that a test may take."""
     denial = challenged(401, line)
     assert denial is None or denial.reason == "missing_token"
+
+
+def test_a_reason_in_another_servers_json_is_none_of_ours() -> None:
+    """A Kubernetes API server says `"reason": "Forbidden"`; its Bearer challenge counts instead."""
+    body, json_type = b'{"kind": "Status", "reason": "Forbidden"}', {"Content-Type": "application/json"}
+    assert parse_denial(403, json_type, body) is None
+    challenge = {"WWW-Authenticate": 'Bearer error="insufficient_scope", scope="a"'}
+    denial = parse_denial(403, json_type | challenge, body)
+    assert denial is not None
+    assert (denial.reason, denial.required_scopes) == ("insufficient_scope", ("a",))

@@ -213,10 +213,11 @@ def test_a_set_shows_its_networks() -> None:
 def test_a_wrong_network_is_told(cidr: str, why: str) -> None:
     """Host bits, netmasks, hostmasks, leading zeros, zones and names are configuration errors, not guesses."""
     with pytest.raises(ConfigurationError) as caught:
-        AddressSet(["192.0.2.0/24", cidr], field="networks")
+        AddressSet(["192.0.2.0/24", cidr], part="networks")
 
     (mistake,) = caught.value.mistakes
-    assert (mistake.field, mistake.value) == ("networks[1]", repr(cidr))
+    assert caught.value.part == "networks"
+    assert (mistake.field, mistake.value) == ("cidrs[1]", repr(cidr))
     assert why in mistake.why
 
 

@@ -1387,3 +1387,16 @@ def test_an_app_behind_a_gate_differs_by_its_refusals_alone(
                 assert_same(without, expected)
 
     asyncio.run(compare())
+
+
+@pytest.mark.parametrize("name", ["app", "__call__", "matches", "handle"])
+def test_a_router_class_that_dispatches_by_itself_is_a_mistake(name: str) -> None:
+    """Nobody can tell what such a router runs, so that the start fails instead of a guess being made."""
+
+    async def own(self: Router, scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("not reached")
+
+    kind = type("OwnRouter", (Router,), {name: own})
+    app = guarded(Starlette(routes=[Mount("/sub", kind([Route("/x", public(ran_by("x", [])))]))]), gate_with())
+    answer = drive(app, scope_of("/sub/x"))
+    assert (answer.status, answer.reason) == (500, "misconfigured")

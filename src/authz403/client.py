@@ -10,6 +10,7 @@ from typing import Final
 from authz403.decision import Denial
 from authz403.reasons import Reason
 
+_PROBLEM_JSON: Final = "application/problem+json"
 _LARGEST_BODY: Final = 256 * 1024  # bytes; a refusal is small
 # RFC 9110 section 11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
 _AUTH_PARAM: Final = re.compile(r"""\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s",]+)\s*(?:,|\Z)""")
@@ -39,7 +40,9 @@ def parse_denial(
         return None
     fields = _fields(headers)
     challenge = _bearer_challenge(fields.get("www-authenticate", []))
-    document = _document(body)
+    # Other servers' JSON has reasons too, which mean something else.
+    is_problem = all(value.lower().startswith(_PROBLEM_JSON) for value in fields.get("content-type", []))
+    document = _document(body) if is_problem or "authz-reason" in fields else {}
     told = document.get("reason")
     reason = told if isinstance(told, str) and told else next(iter(fields.get("authz-reason", [])), "")
     if not reason:

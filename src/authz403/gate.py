@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from authz403.audit import Audit, new_decision_id
@@ -49,7 +49,7 @@ class Gate:
     def __init__(
         self,
         *,
-        tokens: BearerTokens | IdentitySource | Iterable[BearerTokens | IdentitySource] | None = None,
+        tokens: BearerTokens | IdentitySource | Sequence[BearerTokens | IdentitySource] | None = None,
         rules: Iterable[Rule] = (),
         rbac: Rbac | None = None,
         network: Network | None = None,

@@ -68,15 +68,15 @@ class AddressSet:
 
     __slots__ = ("_ipv4", "_ipv6", "cidrs")
 
-    def __init__(self, cidrs: Iterable[str], *, field: str = "cidrs") -> None:
-        mistakes = Mistakes("AddressSet")
-        self.cidrs = mistakes.strings(field, cidrs)
+    def __init__(self, cidrs: Iterable[str], *, part: str = "AddressSet") -> None:
+        mistakes = Mistakes(part)
+        self.cidrs = mistakes.strings("cidrs", cidrs)
         by_length: dict[tuple[int, int], set[int]] = {}
         for index, cidr in enumerate(self.cidrs):
             try:
                 version, length, number = _parse_network(cidr)
             except ValueError as error:
-                mistakes.add(f"{field}[{index}]", cidr, str(error))
+                mistakes.add(f"cidrs[{index}]", cidr, str(error))
                 continue
             by_length.setdefault((version, length), set()).add(number)
         mistakes.raise_if_any()

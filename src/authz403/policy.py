@@ -30,9 +30,8 @@ class Rejected(NamedTuple):
 class Facts(NamedTuple):
     """What requirements are held against; your own requirement gets it as its one argument.
 
-    `principal` is the signed-in caller (a requirement that is called with `anonymous=True` may see `None`), `client_ip`
-    the client's address or `None`, `path_params` the converted path parameters of the route, `now` the time in seconds
-    since the epoch.
+    `principal` is the signed-in caller, `client_ip` the client's address or `None`, `path_params` the converted path
+    parameters of the route, `now` the time in seconds since the epoch.
     """
 
     request: AccessRequest
@@ -44,7 +43,7 @@ class Facts(NamedTuple):
 
     @property
     def principal(self) -> Principal:
-        """The signed-in caller; a requirement is asked only where there is one, unless it said `anonymous=True`."""
+        """The signed-in caller. Raises `LookupError` where there is none, which only an anonymous requirement sees."""
         if isinstance(self.identity, Principal):
             return self.identity
         raise LookupError("nobody is signed in")

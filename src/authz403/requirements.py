@@ -61,7 +61,7 @@ def any_permission(*names: str) -> Requirement:
 def networks(*cidrs: str) -> Requirement:
     """Need a client address inside one of these networks, such as `"10.0.0.0/8"`; an unknown address is inside none."""
     _names("networks", cidrs)
-    return Networks(AddressSet(cidrs))
+    return Networks(AddressSet(cidrs, part="networks"))
 
 
 def claim(name: str, *values: object) -> Requirement:

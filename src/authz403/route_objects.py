@@ -49,6 +49,19 @@ def router_of(app: object) -> tuple[Router | None, str]:
     return None, ""
 
 
+def own_dispatch(router: Router) -> str | None:
+    """Say what is wrong with a router whose class finds routes in a way of its own, which nobody can ask."""
+    for name in ("app", "__call__", "matches", "handle"):
+        defining = next((base for base in type(router).__mro__ if name in base.__dict__), Router)
+        if not _is_frameworks_own(defining):
+            return f"its class overrides {name}(), so that nobody can tell what it runs; use the router as it is"
+    return None
+
+
+def _is_frameworks_own(defining: type) -> bool:
+    return defining.__module__.startswith(("fastapi.", "starlette."))
+
+
 def flat_routes(router: Router) -> Iterator[Any]:
     """Yield the routes in the order in which the router asks them, FastAPI's included routers opened up."""
     for route in router.routes:
@@ -89,7 +102,7 @@ def kind_of(route: Any) -> tuple[type | None, bool]:
     for kind in (Route, WebSocketRoute, Mount, Host):
         if isinstance(original, kind):
             defining = next(base for base in type(original).__mro__ if "matches" in base.__dict__)
-            return kind, defining.__module__.startswith(("fastapi.", "starlette."))
+            return kind, _is_frameworks_own(defining)
     return None, False
 
 

@@ -27,6 +27,7 @@ from authz403.route_objects import (
     low_priority_routes,
     marks_by_method,
     needed_by,
+    own_dispatch,
     pattern_of,
     route_lists,
     router_of,
@@ -107,7 +108,7 @@ class Walk:
 
     def door_before(self, router: Router) -> None:
         """Put a door before a router."""
-        wrong = self._place_door(router)
+        wrong = own_dispatch(router) or self._place_door(router)
         if wrong is not None:
             self.mistakes.add("router", type(router).__name__, wrong)
 
