@@ -1,6 +1,7 @@
 """The ASGI enforcement point: what it lets in runs as without it, what it refuses never runs."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Any
@@ -1155,3 +1156,63 @@ def test_the_handler_of_a_bare_app_cannot_use_check() -> None:
     """Outside of a gate nobody would answer: it raises and names itself."""
     with pytest.raises(ConfigurationError, match="no gate decided"):
         check(not DENIED, Reason.NOT_OWNER)
+
+
+def test_a_request_that_is_never_answered_has_its_event() -> None:
+    """An app that sends nothing, or is cancelled, leaves one event all the same."""
+
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    for app in (silent, cancelled):
+        whole = AuthzMiddleware(app, gate=gate_with(default=anyone), routes_of=None)
+        with listening() as events, contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(whole(scope_of("/x"), _no_body, _nowhere))
+        assert [event["event"] for event in events] == ["authz.allowed"]
+
+
+async def _no_body() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _nowhere(message: Message) -> None:
+    raise AssertionError(message)
+
+
+def test_a_role_source_that_stops_iterating_is_a_503() -> None:
+    """`next()` on an empty query raises StopIteration, which no future can carry: the request must not hang."""
+
+    def roles_for(principal: Principal) -> list[str]:
+        return [next(iter(()))]
+
+    app = guarded(
+        Starlette(routes=[Route("/x", requires(any_role("a"))(answering_ok))]),
+        gate_with(rbac=Rbac(roles_for=roles_for)),
+    )
+    answer = drive(app, scope_of("/x", headers=bearer()))
+    assert (answer.status, answer.reason) == (503, "policy_unavailable")
+
+
+def test_a_check_in_a_task_group_refuses_like_any_other() -> None:
+    """Tasks that were denied, and nothing else, are one denial."""
+
+    @requires(authenticated)
+    async def tasks(request: Request) -> PlainTextResponse:
+        async def one() -> None:
+            check(request.url.path == "/mine", Reason.NOT_OWNER)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one())
+            group.create_task(one())
+        return PlainTextResponse("ok")
+
+    app = guarded(Starlette(routes=[Route("/x", tasks)]), gate_with())
+    assert drive(app, scope_of("/x", headers=bearer())).reason == "not_owner"
+
+
+async def answering_ok(request: Request) -> PlainTextResponse:
+    """Answer 200."""
+    return PlainTextResponse("ok")

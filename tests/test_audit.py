@@ -192,7 +192,7 @@ def test_the_services_own_failures_are_errors(events: list[Event]) -> None:
     crashed, outage = events
     assert (crashed["event"], crashed["log_level"], crashed["reason"]) == ("authz.error", "error", "policy_error")
     assert crashed["error"] == "RuntimeError('database is gone')"
-    assert isinstance(crashed["exc_info"], RuntimeError)
+    assert crashed["traceback"][-1] == "RuntimeError: database is gone"
     assert outcome.response is not None
     assert b"database" not in outcome.response.body
     assert (outage["event"], outage["reason"], outage["hint"]) == (
@@ -200,7 +200,7 @@ def test_the_services_own_failures_are_errors(events: list[Event]) -> None:
         "keys_unavailable",
         "the issuer does not answer",
     )
-    assert "exc_info" not in outage
+    assert "traceback" not in outage
 
 
 def test_facts_of_a_check_are_told_to_the_log_alone(events: list[Event]) -> None:
@@ -438,11 +438,11 @@ def test_an_error_of_no_single_request_is_written(events: list[Event]) -> None:
     error = RuntimeError("x")
     Audit("v1").error("policy_error", "render failed", error)
     (event,) = events
-    assert (event["event"], event["reason"], event["hint"], event["exc_info"]) == (
+    assert (event["event"], event["reason"], event["hint"], event["traceback"]) == (
         "authz.error",
         "policy_error",
         "render failed",
-        error,
+        ["RuntimeError: x"],
     )
 
 
@@ -671,3 +671,24 @@ def test_decision_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
         now += step * 1_000_000
         found.append(new_decision_id())
     assert found == sorted(found)
+
+
+def test_what_an_exception_quotes_forges_no_line_and_shows_no_token() -> None:
+    """CWE-117, CWE-532: renderers write tracebacks as they are, so they get none; tokens in them are cut out."""
+    forged = "x\n2026-01-01 [info] authz.allowed sub=root"
+
+    def crash(facts: Facts) -> bool:
+        raise ValueError(f"{facts.principal.claims['note']} {bearer(token())} {token()}")
+
+    stream = io.StringIO()
+    structlog.configure(
+        processors=[structlog.dev.ConsoleRenderer(colors=False)], logger_factory=structlog.PrintLoggerFactory(stream)
+    )
+    try:
+        recorded(requirement("own_code", crash), someone(claims={"note": forged}))
+    finally:
+        structlog.reset_defaults()
+    written = stream.getvalue()
+    assert "authz.error" in written
+    assert not any(line.startswith("2026-01-01") for line in written.splitlines())
+    assert token()[:12] not in written

@@ -88,7 +88,7 @@ def test_only_400_and_5xx_are_told_of_a_concealed_policy(reason: Reason) -> None
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "seconds"), [(None, None), (0.0, 1), (0.2, 1), (1.0, 1), (1.01, 2), (59.5, 60), (-3.0, 1)]
+    ("retry_after", "seconds"), [(None, 5), (0.0, 1), (0.2, 1), (1.0, 1), (1.01, 2), (59.5, 60), (-3.0, 1)]
 )
 def test_retry_after_is_whole_seconds_and_never_too_early(retry_after: float | None, seconds: int | None) -> None:
     """RFC 9110 section 10.2.3: delay-seconds is a non-negative decimal integer; 0 would be asked at once."""

@@ -591,3 +591,35 @@ def test_discovery_is_repeated_with_each_fetch() -> None:
     one(keys, "a")
     web.documents[OIDC] = {"issuer": ISSUER, "jwks_uri": moved}
     assert one(keys, "b", NOW + COOL_DOWN).kid == "b"
+
+
+def test_one_who_gives_up_waiting_ends_the_fetch_for_nobody() -> None:
+    """A cancelled request leaves the others that wait for the same keys alone."""
+    web = Web({JWKS_URL: published("a")})
+    web.go_on.clear()
+    keys = fetched(web)
+    waiting = [keys.find("a", NOW, fetch=True) for _ in range(3)]
+    futures = [step.work() for step in waiting if isinstance(step, Need)]
+    assert isinstance(futures[0], Future)
+    assert not futures[0].cancel()
+    web.go_on.set()
+    futures[0].result(5)
+    assert [is_keys(step.resume(None)) for step in waiting if isinstance(step, Need)] == [True, True, True]
+
+
+def test_a_fetch_that_never_ends_blocks_no_later_one() -> None:
+    """After twice the time that a fetch may take, another one is begun beside it."""
+    web = Web({JWKS_URL: published("a")})
+    web.go_on.clear()
+    keys = fetched(web)
+    stuck = keys.find("a", NOW, fetch=True)
+    assert isinstance(stuck, Need)
+    again = keys.find("a", NOW + 60, fetch=True)
+    assert isinstance(again, Need)
+    assert again.work() is not stuck.work()
+    web.go_on.set()
+    for step in (stuck, again):
+        future = step.work()
+        assert isinstance(future, Future)
+        future.result(5)
+    assert is_keys(again.resume(None))

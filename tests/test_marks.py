@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 
 from authz403 import ConfigurationError, Decision, Gate, Requirement, anyone, guard, public, requires, roles, scopes
 from authz403.endpoint import Endpoint, Found
@@ -260,7 +263,7 @@ def test_guard_needs_a_requirement_and_something_to_mark() -> None:
     """A missing requirement or a group that cannot hold a mark raises."""
     with pytest.raises(ConfigurationError, match="a requirement is needed"):
         guard(Group(), "admin")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="cannot be marked") as caught:
+    with pytest.raises(ConfigurationError, match="guard takes a Mount") as caught:
         guard(Slotted(), scopes("a"))
     assert caught.value.part == "guard"
 
@@ -282,3 +285,14 @@ def test_a_mark_holds_its_requirement_as_written(wanted: Requirement) -> None:
     def endpoint() -> None: ...
 
     assert required_of(endpoint) == {repr(wanted)}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Mount("/m", routes=[]), Route("/r", lambda _: None), Starlette(), FastAPI(), APIRouter()],
+    ids=["Mount", "Route", "Starlette", "FastAPI", "APIRouter"],
+)
+def test_requires_on_what_is_no_endpoint_is_a_mistake(place: object) -> None:
+    """Nobody would ever read such a mark, so that it is told where it is written."""
+    with pytest.raises(ConfigurationError, match="is no endpoint"):
+        requires(roles("admin"))(place)

@@ -893,3 +893,26 @@ def test_the_forwarded_examples_of_the_rfc_are_read(corpora: Path) -> None:
             for hops in range(len(row["for"]), 0, -1)
         ]
         assert read == [None if parse_address(node) is None else node for node in row["for"]], row["v"]
+
+
+def test_very_long_forwarding_headers_are_not_read() -> None:
+    """No chain of proxies needs 8 KiB; reading more would only cost time."""
+    network = Network(source="forwarded", trusted_proxies=["10.0.0.0/8"])
+    assert client(network, "," * 9_000 + "for=192.0.2.1") is None
+    assert client(network, "," * 100 + "for=192.0.2.1") == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"allow": []}, "allow"),
+        ({"trusted_proxies": ["0.0.0.0/0"]}, "trusted_proxies[0]"),
+        ({"trusted_proxies": ["10.0.0.0/8", "::/0"]}, "trusted_proxies[1]"),
+        ({"source": "Host", "trusted_proxies": ["10.0.0.0/8"]}, "source"),
+        ({"source": "x-forwarded-host", "trusted_proxies": ["10.0.0.0/8"]}, "source"),
+    ],
+    ids=repr,
+)
+def test_what_would_let_everybody_in_is_a_mistake(options: dict[str, Any], field: str) -> None:
+    """An empty allow list, trust in everybody, and headers that clients write open what they seem to close."""
+    assert [mistake[0] for mistake in mistakes_of(**options)] == [field]

@@ -1400,3 +1400,59 @@ def test_a_router_class_that_dispatches_by_itself_is_a_mistake(name: str) -> Non
     app = guarded(Starlette(routes=[Mount("/sub", kind([Route("/x", public(ran_by("x", [])))]))]), gate_with())
     answer = drive(app, scope_of("/sub/x"))
     assert (answer.status, answer.reason) == (500, "misconfigured")
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI], ids=["Starlette", "FastAPI"])
+def test_a_guard_on_the_whole_app_holds(framework: type[Starlette]) -> None:
+    """A guard on the app that the gate stands in front of is entered by its router, wherever the gate is."""
+    ran: list[str] = []
+    for outside in (False, True):
+        app = framework(routes=[Route("/x", requires(authenticated)(ran_by("x", ran)))])
+        guard(app, any_role("admin"))
+        whole: ASGIApp = app
+        if outside:
+            whole = AuthzMiddleware(app, gate=gate_with())
+        else:
+            app.add_middleware(AuthzMiddleware, gate=gate_with())
+        assert drive(whole, scope_of("/x", headers=bearer())).reason == "role_required"
+        assert ran == []
+        assert drive(whole, scope_of("/x", headers=bearer(roles=["admin"])), BODYLESS).status == 200
+        ran.clear()
+
+
+def test_a_route_that_matches_in_part_and_runs_all_the_same_is_judged() -> None:
+    """A route class of one's own may answer PARTIAL for reasons of its own; the router then runs it."""
+    ran: list[str] = []
+
+    class Prefer(Route):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            match, child_scope = super().matches(scope)
+            return (Match.PARTIAL if match is Match.FULL else match), child_scope
+
+    app = guarded(Starlette(routes=[Prefer("/x", requires(scopes("secret"))(ran_by("x", ran)))]), gate_with())
+    assert drive(app, scope_of("/x")).reason == "missing_token"
+    assert ran == []
+    assert drive(app, scope_of("/x", headers=bearer(scope="secret")), BODYLESS).status == 200
+
+
+def test_a_lower_case_method_does_not_slip_past_the_rule_of_its_method() -> None:
+    """A class that finds its method without regard to case stands under the rule for that method too."""
+    ran: list[str] = []
+
+    class AnyCase:
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.arguments = (scope, receive, send)
+
+        def __await__(self) -> Any:  # noqa: ANN401 - an ASGI class as Starlette takes it
+            return self.run().__await__()
+
+        async def run(self) -> None:
+            scope, receive, send = self.arguments
+            ran.append(scope["method"].lower())
+            await PlainTextResponse("ran")(scope, receive, send)
+
+    marked = requires(scopes("a"))(AnyCase)
+    gate = gate_with(rules=[Rule("GET", "/e", any_role("admin"))])
+    app = guarded(Starlette(routes=[Route("/e", marked)]), gate)
+    assert drive(app, scope_of("/e", "get", headers=bearer(scope="a"))).reason == "role_required"
+    assert ran == []

@@ -1,4 +1,4 @@
-"""Drop-in authorization for ASGI and WSGI apps: scopes, roles and networks, with refusals that say why."""
+"""Drop-in authorization for ASGI apps: scopes, roles and networks, with refusals that say why."""
 
 from authz403.checks import check
 from authz403.cors import Cors

@@ -119,13 +119,15 @@ class AuthzMiddleware:
         except AccessDenied as denied:
             await self._denied_inside(met, outcome, denied, scope, receive, send_on)
         except Exception as error:
-            if not outcome.answered:
-                if gate.cors is not None and scope["type"] == "http":
-                    await crash_page(error, scope, receive, send_on)
-                gate.record(outcome.inner or outcome)
+            if not outcome.answered and gate.cors is not None and scope["type"] == "http":
+                await crash_page(error, scope, receive, send_on)
             raise
         finally:
             current.reset(token)
+            scope.pop(TICKETS, None)  # whoever sends the same scope to another app starts anew
+            if not outcome.answered:
+                outcome.answered = True
+                gate.record(outcome.inner or outcome)
 
     async def _inside(
         self, met: _Met, outermost: Outcome, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send
@@ -163,7 +165,7 @@ class AuthzMiddleware:
     ) -> None:
         """Answer a request that was refused outside of the routers, or too late."""
         if outcome.answered:
-            met.gate.audit.error(str(denied.reason), "access was denied after the answer had started", denied)
+            met.gate.denied_too_late(outcome, denied)
             if scope["type"] == "http":
                 raise denied
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
@@ -173,8 +175,6 @@ class AuthzMiddleware:
             await respond(outcome.response, scope, send)
         else:
             await missing_page(scope, receive, send)
-
-    # ---- meeting the app
 
     def _meet(self) -> _Met | None:
         """Bring gate and app together once; what does not fit is kept in `_failure`."""
@@ -193,7 +193,7 @@ class AuthzMiddleware:
             self._failure = ConfigurationError("AuthzMiddleware", mistakes)
             self._failure.__cause__ = error
             return None
-        self._met = _Met(gate, routes, {name.encode("ascii"): name for name in gate.fields})
+        self._met = _Met(gate, routes, _wanted(gate))
         return self._met
 
     def _find_routes(self, gate: Gate) -> AppRoutes | None:
@@ -217,7 +217,12 @@ class AuthzMiddleware:
 
     async def _misconfigured(self, scope: Scope, send: Send) -> None:
         gate = self._gate if isinstance(self._gate, Gate) else Gate()
-        outcome = gate.refused(access_request(scope, {}), Reason.MISCONFIGURED, str(self._failure))
+        outcome = gate.refused(access_request(scope, _wanted(gate)), Reason.MISCONFIGURED, str(self._failure))
         gate.record(outcome)
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
+
+
+def _wanted(gate: Gate) -> dict[bytes, str]:
+    """Return the header fields that a gate reads, by their names in a scope."""
+    return {name.encode("ascii"): name for name in gate.fields}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Final
 
@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from authz403.cors import Headers
 from authz403.decision import Outcome, Response
+from authz403.fetch import TIMEOUT
 from authz403.need import How, Need
 from authz403.request import WEBSOCKET, AccessRequest
 
@@ -60,14 +61,22 @@ def host_of(scope: Scope) -> bytes:
 
 
 async def fulfilled(need: Need[Outcome]) -> object:
-    """Do what a need asks for, never on the event loop's back; an exception is an answer too."""
+    """Do what a need asks for, without blocking the event loop; an exception is an answer too."""
     try:
         if need.how is How.COROUTINE:
             return await need.work()  # type: ignore[misc]  # a coroutine by its How
         if need.how is How.BLOCKING:
-            return await asyncio.to_thread(need.work)
-        future = need.work()
-        return await asyncio.wrap_future(future) if isinstance(future, Future) else future
+            return await asyncio.to_thread(_answer_of, need.work)
+        future: Future[object] = need.work()  # type: ignore[assignment]  # by its How
+        return await asyncio.wait_for(asyncio.wrap_future(future), TIMEOUT + 1)
+    except Exception as error:  # noqa: BLE001 - the core decides what a failure means
+        return error
+
+
+def _answer_of(work: Callable[[], object]) -> object:
+    # A StopIteration that leaves a thread never reaches the future that waits for it.
+    try:
+        return work()
     except Exception as error:  # noqa: BLE001 - the core decides what a failure means
         return error
 

@@ -33,6 +33,7 @@ _LOGGERS_OWN: Final = frozenset({"event", "level", "log_level", "exc_info", "sta
 _CONTROL: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_SECRET: Final = re.compile(r"(?i:bearer) +[\w.~+/=-]+|eyJ[\w-]+\.[\w-]+\.[\w-]*")
 _STDLIB_LEVELS: Final[Mapping[Level, int]] = {
     "debug": logging.DEBUG,
     "warning": logging.WARNING,
@@ -54,8 +55,10 @@ class Audit:
             return _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level])
         return level != "debug" or _structlog_enabled_for_debug()
 
-    def record(self, outcome: Outcome, *, body: bytes | None = None, report_only: bool = False) -> None:
-        """Write the event of a decided request."""
+    def record(
+        self, outcome: Outcome, *, body: bytes | None = None, report_only: bool = False, failed: bool = False
+    ) -> None:
+        """Write the event of a decided request; `failed` says that the refusal itself could not be answered."""
         decision = outcome.decision
         if decision.allowed:
             self._write("debug", "authz.allowed", self._fields(outcome))
@@ -65,9 +68,9 @@ class Audit:
             fields["response"] = body.decode("utf-8", "replace")
         if report_only:
             fields["report_only"] = True
-        is_error = decision.status >= 500  # noqa: PLR2004 - the server's own failures
+        is_error = failed or decision.status >= 500  # noqa: PLR2004 - the server's own failures
         if decision.error is not None:
-            fields["error"] = repr(decision.error)
+            fields["error"] = _SECRET.sub("[token]", repr(decision.error))
         if is_error and decision.error is not None:
             self._write("error", "authz.error", fields, decision.error)
         else:
@@ -136,14 +139,13 @@ class Audit:
         about = structlog.contextvars.get_contextvars()
         told = {name: _harmless(value) for name, value in about.items() if name not in told} | told
         told = {name: value for name, value in told.items() if name not in _LOGGERS_OWN}
+        if error is not None:
+            # Not as exc_info: an exception may quote a client, and renderers write tracebacks as they are.
+            told["traceback"] = _harmless(_traceback(error), depth=1)
         if structlog.is_configured():
-            crash: dict[str, object] = {} if error is None else {"exc_info": error}
-            getattr(structlog.get_logger(LOGGER), level)(event, **told, **crash)
+            getattr(structlog.get_logger(LOGGER), level)(event, **told)
         elif _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level]):
-            # The message of an exception may hold what a client wrote, so that its lines go into the one line too.
-            crash = {} if error is None else {"exception": _harmless(_traceback(error), depth=1)}
-            line = json.dumps({"event": event, "level": level, **told, **crash})
-            _stdlib_logger.log(_STDLIB_LEVELS[level], "%s", line)
+            _stdlib_logger.log(_STDLIB_LEVELS[level], "%s", json.dumps({"event": event, "level": level, **told}))
 
 
 def _structlog_enabled_for_debug() -> bool:
@@ -185,7 +187,8 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _traceback(error: BaseException) -> list[str]:
-    return "".join(traceback.format_exception(error)).splitlines()[-_MOST_VALUES:]
+    lines = "".join(traceback.format_exception(error)).splitlines()[-_MOST_VALUES:]
+    return [_SECRET.sub("[token]", line) for line in lines]
 
 
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -14,13 +14,17 @@ from authz403.problem import whole_seconds
 from authz403.reasons import Reason
 
 _FORBIDDEN: Final = 403
-_NOT_CONCEALED: Final = 500  # from here on, and for 400, the truth is told even of a concealed policy
-_BAD_REQUEST: Final = 400
+_UNAVAILABLE: Final = 503
+_RETRY: Final = 5  # seconds, where nobody knows better
 _NO_FACTS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 def authorize(policy: Policy, facts: Facts) -> Decision | Custom | None:
-    """Decide. Where it cannot be told yet, return `None` for the caller's identity or the requirement to be asked."""
+    """Decide.
+
+    Return the decision; or `None` if the caller must be identified first; or the `Custom` requirement whose async test
+    must be awaited first.
+    """
     unmet = policy.first.check(facts)
     if unmet is None:
         if policy.rest is anyone:
@@ -60,9 +64,18 @@ def refusal(
         missing_permissions=unmet.missing_permissions,
         acr_values=unmet.acr_values,
         max_age=unmet.max_age,
-        retry_after=None if retry_after is None else whole_seconds(retry_after),
-        concealed=conceals and status < _NOT_CONCEALED and status != _BAD_REQUEST,
+        retry_after=whole_seconds(retry_after)
+        if retry_after is not None
+        else _RETRY
+        if status == _UNAVAILABLE
+        else None,
+        concealed=conceals and _may_be_concealed(status),
         hint=unmet.hint,
         facts=facts,
         error=unmet.error,
     )
+
+
+def _may_be_concealed(status: int) -> bool:
+    """Tell whether a refusal may look like a missing route: not a malformed request, and no failure of the service."""
+    return 400 < status < 500  # noqa: PLR2004 - the statuses of RFC 9110 section 15.5, but for 400 itself

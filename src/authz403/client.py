@@ -24,7 +24,6 @@ _BY_ERROR: Final[Mapping[str, Reason]] = {
     "insufficient_scope": Reason.INSUFFICIENT_SCOPE,
     "insufficient_user_authentication": Reason.STEP_UP_REQUIRED,
 }
-_UNAUTHORIZED: Final = 401
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
@@ -86,7 +85,8 @@ def _denial(
 def _fields(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        fields.setdefault(name.lower(), []).append(value)
+        if isinstance(name, str) and isinstance(value, str):
+            fields.setdefault(name.lower(), []).append(value)
     return fields
 
 

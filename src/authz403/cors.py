@@ -92,6 +92,8 @@ class Cors:
         expose = mistakes.strings("expose", self.expose)
         if not origins and not mistakes:
             mistakes.add("origins", list(origins), "name at least one origin, or leave cors= out")
+        if not methods and self.methods is not DEFAULT_METHODS and not mistakes:
+            mistakes.add("methods", list(methods), "name at least one method")
         for index, origin in enumerate(origins):
             why = self._wrong_with(origin, origins)
             if why:
@@ -105,8 +107,7 @@ class Cors:
                 why = _wrong_with_header(value, sent_by_script=name == "headers")
                 if why:
                     mistakes.add(f"{name}[{index}]", value, why)
-        if not isinstance(self.credentials, bool):
-            mistakes.add("credentials", self.credentials, "True or False is needed")
+        mistakes.flag("credentials", self.credentials)
         if (
             isinstance(self.max_age, bool)
             or not isinstance(self.max_age, int)
@@ -148,7 +149,7 @@ class Cors:
             return "not an origin such as https://app.example or http://localhost:3000"
         scheme, host, port = parts.groups()
         if port is not None and (port != port.lstrip("0") or int(port) > _LARGEST_PORT):
-            return "not a port"
+            return f"a port is 1 to {_LARGEST_PORT}, without leading zeros"
         if port is not None and _DEFAULT_PORTS.get(scheme) == port:
             return f"browsers leave the default port out; write {scheme}://{host}"
         return None
@@ -165,6 +166,10 @@ class Cors:
     def allows(self, origin: str) -> bool:
         """Tell whether scripts of this origin may read answers."""
         return self._any_origin is not None or origin in self._answers
+
+    def permits(self, header: str) -> bool:
+        """Tell whether scripts may send this header, named in lower case."""
+        return header in self._header_names
 
     def answer_headers(self, origins: tuple[str, ...] | None) -> Headers:
         """Return what every answer carries, given the request's Origin field lines."""

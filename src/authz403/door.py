@@ -68,8 +68,9 @@ class Door:
             return
         try:
             await self.app(scope, receive, send)
-        except AccessDenied as denied:
-            if outcome.answered:
+        except (AccessDenied, ExceptionGroup) as error:
+            denied = _denial_in(error)
+            if outcome.answered or denied is None:
                 raise
             # Caught here, inside the app's own middleware, before that takes it for a crash.
             tickets[0].gate.denied_by_app(outcome, denied, conceals=conceals)
@@ -104,7 +105,8 @@ class Door:
         told = "was reached without a gate" if not tickets else "sees another request than was decided on"
         hint = f"{type(self._router).__name__} {told}: {scope.get('method', WEBSOCKET)} {scope['path']}"
         if not tickets:
-            outcome = self._gate.refused(access_request(scope, {}), Reason.ROUTE_MISMATCH, hint)
+            wanted = {name.encode("ascii"): name for name in self._gate.fields}
+            outcome = self._gate.refused(access_request(scope, wanted), Reason.ROUTE_MISMATCH, hint)
             self._gate.record(outcome)
         else:
             gate = _binding(tickets)[-1].gate
@@ -114,6 +116,13 @@ class Door:
                 return
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
+
+
+def _denial_in(error: BaseException) -> AccessDenied | None:
+    """Return the denial that an exception is: itself, or one of several tasks that were denied and nothing else."""
+    while isinstance(error, ExceptionGroup) and error.split(AccessDenied)[1] is None:
+        error = error.exceptions[0]
+    return error if isinstance(error, AccessDenied) else None
 
 
 def _binding(tickets: tuple[Ticket, ...]) -> tuple[Ticket, ...]:

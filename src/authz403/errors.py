@@ -77,6 +77,11 @@ class Mistakes:
         """Take over all mistakes that another collected."""
         self._found.extend(other._found)
 
+    def flag(self, field: str, value: object) -> None:
+        """Note a value that is not a bool: a text that says "false" would switch something on."""
+        if not isinstance(value, bool):
+            self.add(field, value, "True or False is needed")
+
     def strings(self, field: str, value: object) -> tuple[str, ...]:
         """Return `value` as a tuple of strings; a lone string or anything else is a mistake."""
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):

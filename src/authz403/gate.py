@@ -26,7 +26,7 @@ from authz403.rbac import Rbac
 from authz403.reasons import Reason
 from authz403.request import WEBSOCKET, AccessRequest
 from authz403.requirements import own_code_or_reason
-from authz403.rules import Rule, Rules, as_rules, default_requirement, shadowed_rules
+from authz403.rules import Rule, Rules, as_rules, shadowed_rules
 from authz403.tokens import BearerTokens
 
 Native = TypeVar("Native")
@@ -68,7 +68,7 @@ class Gate:
         for name, value, kind in (("rbac", rbac, Rbac), ("network", network, Network), ("cors", cors, Cors)):
             if value is not None and not isinstance(value, kind):
                 mistakes.add(name, value, f"{kind.__name__}(...) is needed")
-        if disclose not in {"full", "code"}:
+        if disclose not in ("full", "code"):
             mistakes.add("disclose", disclose, '"full" or "code" is needed')
         if render is not None and not callable(render):
             mistakes.add("render", render, "a function of denial and request is needed")
@@ -76,18 +76,25 @@ class Gate:
             mistakes.add("type_base", type_base, "the start of a URI is needed")
         if not isinstance(default, Requirement):
             mistakes.add("default", default, "a requirement is needed, such as deny or authenticated")
-        for name, flag in (("shared", shared), ("dangerously_report_only", dangerously_report_only)):
-            if not isinstance(flag, bool):
-                mistakes.add(name, flag, "True or False is needed")
+        mistakes.flag("shared", shared)
+        mistakes.flag("dangerously_report_only", dangerously_report_only)
         if not callable(clock):
             mistakes.add("clock", clock, "a function that returns seconds since the epoch is needed")
+        if (
+            isinstance(cors, Cors)
+            and any(isinstance(source, BearerTokens) for source in sources)
+            and not cors.permits("authorization")
+        ):
+            mistakes.add(
+                "cors", list(cors.headers), "headers= leaves Authorization out, so that no script could send a token"
+            )
         shadowed_rules(mistakes, listed)
         mistakes.raise_if_any()
 
         self._network = network or Network()
         networked = bool(self._network.allowed or self._network.denied)
         service = ServiceNetworks(self._network.allowed or None, self._network.denied) if networked else None
-        self.rules = Rules(listed, default_requirement(default), service)
+        self.rules = Rules(listed, default, service)
 
         self._identifier = Identifier(sources, rbac)
         self.cors = cors
@@ -110,8 +117,6 @@ class Gate:
             | ({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS} if cors is not None else set())
         )
 
-    # ---- the way of a request
-
     def decide(
         self,
         request: AccessRequest,
@@ -133,7 +138,7 @@ class Gate:
             if cors is not None and request.method == "OPTIONS" and is_preflight(request.method, request.fields):
                 return self._preflight(outcome, cors)
             if within is None:
-                if request.redirected_peer and self._network.fields:
+                if request.peer_rewritten and self._network.fields:
                     self.audit.warn_once("peer_rewritten", _PEER_REWRITTEN)
                 outcome.address = self._network.client_address(request)
             else:
@@ -164,6 +169,10 @@ class Gate:
             outcome.route = endpoint.route
             policy = self.rules.policy(endpoint, number, method, path_named=path_named)
             outcome.demanded = policy.demanded
+            upper = method.upper()
+            if upper != method:
+                # Some endpoints find their method without regard to case, so that its rule holds besides.
+                policy = self.rules.both(policy, self.rules.bare_policy(self.rules.rule_for(path, upper)[0]))
             return policy
         bare = self.rules.bare_policy(number)
         if found.betrays is not None:
@@ -217,8 +226,6 @@ class Gate:
 
         return Need(need.how, need.work, resume)
 
-    # ---- what becomes of it
-
     def _preflight(self, outcome: Outcome, cors: Cors) -> Outcome:
         headers, failed = cors.preflight(outcome.request.fields)
         outcome.headers = headers
@@ -250,8 +257,8 @@ class Gate:
             )
         except Exception as error:  # noqa: BLE001 - the user's render may raise anything; the refusal stands
             self.audit.error("policy_error", "render failed; the standard body was sent", error)
-            outcome.response = self._problems.without_render().response(
-                outcome.decision, outcome.decision_id, client_ip, outcome.request, outcome.headers
+            outcome.response = self._problems.response(
+                outcome.decision, outcome.decision_id, client_ip, outcome.request, outcome.headers, standard=True
             )
 
     def _refuse(self, outcome: Outcome, unmet: Unmet) -> Outcome:
@@ -276,8 +283,16 @@ class Gate:
         denial = refusal(unmet, before.policy, conceals=before.concealed or conceals, facts=denied.facts)
         return self._finished(outcome, denial, enforce=enforce)
 
+    def denied_too_late(self, outcome: Outcome, denied: AccessDenied) -> None:
+        """Write the event of a denial that came when the answer had already started."""
+        outcome.decision = refusal(
+            Unmet(Kind.OWN, denied.reason), outcome.decision.policy, facts=denied.facts
+        )._replace(hint="access was denied after the answer had started", error=denied)
+        outcome.decision_id = outcome.decision_id or new_decision_id()
+        self.audit.record(outcome, failed=True)
+
     def broken(self, outcome: Outcome, reason: Reason, hint: str) -> Outcome:
-        """Turn a request that must not go on (`route_mismatch`, `misconfigured`) into the answer that says so."""
+        """Answer 500 with `reason` for a request whose decision does not hold any more."""
         outcome.decision = refusal(Unmet(Kind.VERDICT, reason, hint=hint), outcome.decision.policy)
         if not self.report_only:
             self._answer(outcome)
@@ -285,7 +300,8 @@ class Gate:
 
     def refused(self, request: AccessRequest, reason: Reason, hint: str) -> Outcome:
         """Return the refusal of a request that was never decided."""
-        return self.broken(Outcome(request, time.perf_counter(), (), report_only=False), reason, hint)
+        headers = () if self.cors is None else self.cors.answer_headers(request.fields.get(ORIGIN))
+        return self.broken(Outcome(request, time.perf_counter(), headers, report_only=False), reason, hint)
 
     def record(self, outcome: Outcome) -> None:
         """Write the event of a request that was decided, once."""
@@ -298,8 +314,6 @@ class Gate:
         body = outcome.response.body if outcome.response is not None and not allowed else None
         let_pass = self.report_only and outcome.response is None and not outcome.concealed_as_missing
         self.audit.record(outcome, body=body, report_only=let_pass and not allowed)
-
-    # ---- questions besides
 
     def can(self, principal: Principal | None, requirement: Requirement) -> bool:
         """Tell whether a caller meets a requirement, for menus and lists; what depends on a request is not met.
@@ -318,8 +332,6 @@ class Gate:
         """Return the refusal of an outcome as its caller may see it."""
         client_ip = None if outcome.address is None else str(outcome.address)
         return self._problems.denial(outcome.decision, outcome.decision_id, client_ip)
-
-    # ---- small matters
 
     def _origin_fits(self, request: AccessRequest, cors: Cors) -> bool:
         # A browser lets any page open a WebSocket; only the server can look at the Origin (RFC 6455 section 10.2).
@@ -370,7 +382,7 @@ def _version(
 
 def as_gate(gate: object) -> Gate:
     """Return the gate of `AuthzMiddleware(gate=)`: a `Gate`, or what a function without arguments makes of one."""
-    if callable(gate) and not isinstance(gate, Gate):
+    if callable(gate) and not isinstance(gate, Gate | type):
         gate = gate()
     if isinstance(gate, Gate):
         return gate

@@ -81,18 +81,19 @@ class Identifier:
         return bool(self._bearers or self._others)
 
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
-        """Return who is asking, or why nobody can be told. A token seen before costs one look-up."""
+        """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
         lines = request.fields.get(AUTHORIZATION, ())
-        digest = b""
-        if self._bearers and len(lines) == 1 and len(lines[0]) <= LONGEST_AUTHORIZATION:
-            digest = hashlib.sha256(lines[0].encode("utf-8", "surrogatepass")).digest()
-            remembered = self._tokens.get(digest)
+        line = lines[0] if len(lines) == 1 and self._bearers else ""
+        if line.startswith("Bearer ") and len(line) <= LONGEST_AUTHORIZATION:
+            # Only in its usual spelling is a token looked up before it is read: one token, one entry.
+            remembered = self._tokens.get(_digest(line))
             if remembered is not None:
                 principal, expires_at, source, key = remembered
                 if now - source.leeway < expires_at and source.keys.still_holds(key, now):
                     return principal if self._roles_for is None else self._with_roles(principal, now)
         token = bearer_token(lines) if self._bearers else MISSING
         if isinstance(token, str):
+            digest = _digest(f"Bearer {token}")
             verified = self._verify(token, now)
             if isinstance(verified, Need):
                 return verified.then(lambda found: self._remember(digest, found, now))
@@ -182,6 +183,10 @@ class Identifier:
         return Rejected(Reason.POLICY_UNAVAILABLE, f"roles_for {wrong}", retry_after=_RETRY_ROLES)
 
 
+def _digest(line: str) -> bytes:
+    return hashlib.sha256(line.encode("utf-8", "surrogatepass")).digest()
+
+
 def _caller(principal: Principal) -> tuple[str, str, bool]:
     # RFC 9068 section 5: a client that is named like a user is not that user.
     return (*principal.key, "sub" in principal.claims)
@@ -209,8 +214,12 @@ def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | Ident
             if source.issuer in issuers:
                 mistakes.add(f"tokens[{index}]", source.issuer, "another source has this issuer; join them in one")
             issuers.append(source.issuer)
-        elif not isinstance(source, IdentitySource):
+        elif isinstance(source, type) or not isinstance(source, IdentitySource):
             mistakes.add(
                 f"tokens[{index}]", source, "BearerTokens(...) or an object with fields and identify is needed"
             )
+        elif isinstance(source.fields, str) or not all(
+            isinstance(name, str) and name == name.lower() and name.isascii() for name in source.fields
+        ):
+            mistakes.add(f"tokens[{index}].fields", source.fields, "a set of lower-case header names is needed")
     return listed

@@ -122,7 +122,8 @@ def key_from_secret(secret: bytes, algorithms: Iterable[str]) -> VerificationKey
     if secret.lstrip().startswith(b"{"):
         raise KeyRefused("a JWK is given as a mapping, not as its text")
     if not named or not named <= HMAC_KEY_BYTES.keys():
-        raise KeyRefused("a secret goes with algorithms HS256, HS384 or HS512, named in algorithms=")
+        named_how = "named in algorithms=; a PEM is given as its text, not as its path"
+        raise KeyRefused(f"a secret goes with HS256, HS384 or HS512, {named_how}")
     least = max(HMAC_KEY_BYTES[name] for name in named)
     if len(secret) < least:
         raise KeyRefused(f"the secret is {len(secret)} bytes long and must have {least} or more (RFC 7518 section 3.2)")
@@ -225,7 +226,7 @@ def _public_key(material: object, *, kid: str | None, named: str | None) -> Veri
 
 
 class Head(NamedTuple):
-    """What a token's header says: never believed, only compared."""
+    """What a token's header says. Not trusted: compared with what the key and the configuration allow."""
 
     algorithm: str
     kid: str | None

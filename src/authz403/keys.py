@@ -5,12 +5,13 @@ A request whose key is known never waits for a fetch. There is one fetch at a ti
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
-from authz403.fetch import Document, FetchFailed, fetch_json, wrong_with_url
+from authz403.fetch import TIMEOUT, Document, FetchFailed, fetch_json, wrong_with_url
 from authz403.jose import KeyRefused, KeySet, VerificationKey, keys_from_jwks
 from authz403.need import How, Need
 
@@ -18,7 +19,7 @@ SHORTEST_LIFE: Final = 60.0
 """Seconds: a fetched key set is kept at least so long, whatever its Cache-Control says."""
 
 LONGEST_LIFE: Final = 3600.0
-"""Seconds: a key that the issuer removed is accepted at most so long (but for an outage)."""
+"""Seconds: a removed key is accepted at most so long (longer while the issuer cannot be reached: see `OUTAGE`)."""
 
 DEFAULT_LIFE: Final = 600.0
 """Seconds that a key set is kept whose answer has no max-age."""
@@ -97,6 +98,7 @@ class FetchedKeys:
         self._jwks_url = jwks_url
         self._allow_http = allow_http
         self._fetch = fetch
+        self._process = os.getpid()
         self._lock = Lock()
         self._in_flight: Future[None] | None = None
         self._last_start = float("-inf")
@@ -150,13 +152,17 @@ class FetchedKeys:
 
     def _begin(self, now: float) -> Future[None] | None:
         """Start a fetch in a thread of its own, or join the one under way; `None` during the cool-down."""
+        if self._process != os.getpid():
+            # A fork during a fetch: the thread, and whoever held the lock, stayed in the parent.
+            self._process, self._lock, self._in_flight = os.getpid(), Lock(), None
         with self._lock:
-            if self._in_flight is not None:
+            if self._in_flight is not None and now < self._last_start + 2 * TIMEOUT:
                 return self._in_flight
             if self._last_start <= now < self._last_start + COOL_DOWN:
                 return None
             self._last_start = now
             self._in_flight = future = Future[None]()
+            future.set_running_or_notify_cancel()  # many wait for it: when one gives up, the others go on
         try:
             Thread(target=self._refresh, args=(future, now), name="authz403-keys", daemon=True).start()
         except RuntimeError as error:
@@ -181,7 +187,8 @@ class FetchedKeys:
 
     def _land(self, future: Future[None]) -> None:
         with self._lock:
-            self._in_flight = None
+            if self._in_flight is future:
+                self._in_flight = None
         future.set_result(None)
 
     def _load(self) -> tuple[KeySet, float | None]:

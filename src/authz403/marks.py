@@ -65,7 +65,8 @@ def guard(group: Marked, requirement: Requirement) -> Marked:
     if hasattr(group, "include_router") and hasattr(group, "add_api_route") and not hasattr(group, "router"):
         why = "an APIRouter is dissolved when it is included; write dependencies=[needs(...)] instead"
         raise ConfigurationError("guard", [Mistake("group", type(group).__name__, why)])
-    _add(group, _GUARDS, Mark(found, _caller()), "guard")
+    # An app is entered by its router, which a middleware inside the app can see.
+    _add(getattr(group, "router", group), _GUARDS, Mark(found, _caller()), "guard")
     return group
 
 
@@ -95,12 +96,24 @@ def guards_of(group: object) -> tuple[Mark, ...]:
 
 
 def _add(marked: object, attribute: str, mark: Mark, part: str) -> None:
+    if (
+        attribute == _MARKS
+        and not isinstance(marked, type)
+        and (hasattr(marked, "matches") or hasattr(marked, "routes"))
+    ):
+        why = (
+            "a route, router or app is no endpoint; mark the function, or write guard(...) or dependencies=[needs(...)]"
+        )
+        raise ConfigurationError(part, [Mistake("endpoint", repr(marked), why)])
     before: tuple[Mark, ...] = getattr(marked, "__dict__", {}).get(attribute, ())
     try:
         setattr(marked, attribute, (*before, mark))
     except (AttributeError, TypeError):
-        why = "this object cannot be marked; mark the function itself, or write a Rule"
-        raise ConfigurationError(part, [Mistake("endpoint", repr(marked), why)]) from None
+        if part == "guard":
+            field, why = "group", "guard takes a Mount, an app or a router; for an endpoint write @requires(...)"
+        else:
+            field, why = "endpoint", "this object cannot be marked; mark the function itself, or write a Rule"
+        raise ConfigurationError(part, [Mistake(field, repr(marked), why)]) from None
 
 
 def _caller() -> str:

@@ -20,7 +20,7 @@ Address = IPv4Address | IPv6Address
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
 _IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
-# RFC 7230 section 3.2.6: token
+# RFC 9110 section 5.6.2: token
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 7239 section 4: forwarded-pair = token "=" value, value = token / quoted-string
 _FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=\\]+)[ \t]*(?:;|\Z)""")
@@ -123,6 +123,21 @@ def _parse_network(cidr: str) -> tuple[int, int, int]:
 
 
 _MOST_WALKS: Final = 4_096
+_LONGEST_FORWARDED: Final = 8_192  # characters; no chain of proxies is so long
+# Clients write these themselves, and proxies pass them on.
+_WRITTEN_BY_CLIENTS: Final = frozenset(
+    {
+        "accept",
+        "authorization",
+        "cookie",
+        "forwarded-host",
+        "host",
+        "origin",
+        "referer",
+        "user-agent",
+        "x-forwarded-host",
+    }
+)
 _LONGEST_WAY: Final = 256  # characters of a header whose walk is remembered
 
 
@@ -149,7 +164,7 @@ class Network:
     source: str | None = None
     trusted_proxies: Iterable[str] = ()
     hops: int | None = None
-    allow: Iterable[str] = ()
+    allow: Iterable[str] | None = None
     deny: Iterable[str] = ()
     allowed: AddressSet = field(init=False, repr=False, compare=False)
     denied: AddressSet = field(init=False, repr=False, compare=False)
@@ -161,21 +176,7 @@ class Network:
     def __post_init__(self) -> None:
         mistakes = Mistakes("Network")
         proxies = mistakes.strings("trusted_proxies", self.trusted_proxies)
-        source = self.source if self.source is not None else ("x-forwarded-for" if proxies else "peer")
-        if not isinstance(source, str) or _TOKEN.fullmatch(source) is None:
-            mistakes.add("source", source, 'one of "peer", "x-forwarded-for", "forwarded" or a header name is needed')
-            source = ""
-        source = source.lower()
-        if "_" in source:
-            mistakes.add("source", source, "servers drop or confuse header names with underscores")
-        if source == "peer" and (proxies or self.hops is not None):
-            mistakes.add("source", source, "the peer is the client here, so trusted_proxies and hops are never read")
-        if source not in {"", "peer"} and not proxies and not mistakes:
-            mistakes.add("trusted_proxies", list(proxies), f"anybody could write {source}: name the proxies that may")
-        if self.hops is not None and (isinstance(self.hops, bool) or not isinstance(self.hops, int) or self.hops < 1):
-            mistakes.add("hops", self.hops, "a number of proxies, 1 or more, is needed")
-        elif self.hops is not None and source not in {"x-forwarded-for", "forwarded", "peer", ""}:
-            mistakes.add("hops", self.hops, f"{source} holds one address, so there is nothing to count")
+        source = _checked_source(mistakes, self.source, proxies, self.hops)
 
         def addresses(name: str, networks: tuple[str, ...]) -> AddressSet:
             sound: list[str] = []
@@ -183,23 +184,29 @@ class Network:
                 if name == "trusted_proxies" and cidr == UNIX:
                     continue
                 try:
-                    _parse_network(cidr)
+                    _, length, _ = _parse_network(cidr)
                 except ValueError as error:
                     mistakes.add(f"{name}[{index}]", cidr, str(error))
-                else:
-                    sound.append(cidr)
+                    continue
+                if name == "trusted_proxies" and length == 0:
+                    mistakes.add(
+                        f"{name}[{index}]", cidr, "this trusts everybody's headers; name the proxies' networks"
+                    )
+                sound.append(cidr)
             return AddressSet(sound)
 
         put = object.__setattr__
         put(self, "_walked", {})
         put(self, "_trusts_unix", UNIX in proxies)
         put(self, "_trusted", addresses("trusted_proxies", proxies))
-        put(self, "allowed", addresses("allow", mistakes.strings("allow", self.allow)))
+        put(self, "allowed", addresses("allow", () if self.allow is None else mistakes.strings("allow", self.allow)))
         put(self, "denied", addresses("deny", mistakes.strings("deny", self.deny)))
+        if self.allow is not None and not self.allowed and not mistakes:
+            mistakes.add("allow", [], "an empty list would let everybody in; leave it out if that is meant")
         mistakes.raise_if_any()
         put(self, "source", source)
         put(self, "trusted_proxies", proxies)
-        put(self, "allow", self.allowed.cidrs)
+        put(self, "allow", None if self.allow is None else self.allowed.cidrs)
         put(self, "deny", self.denied.cidrs)
         put(self, "fields", frozenset() if source == "peer" else frozenset({source}))
 
@@ -223,7 +230,7 @@ class Network:
     def _walk(self, peer: str | None, lines: tuple[str, ...]) -> Address | None:
         if not self.trusts_peer(peer):
             return None if peer is None else parse_address(peer)
-        if not lines:
+        if not lines or sum(map(len, lines)) > _LONGEST_FORWARDED:
             return None
         if self.source == "forwarded":
             nodes = _forwarded_for(lines)
@@ -281,3 +288,25 @@ def _forwarded_element(text: str) -> dict[str, str] | None:
         pairs[found[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
         position = found.end()
     return None if text.endswith(";") else pairs
+
+
+def _checked_source(mistakes: Mistakes, source: object, proxies: tuple[str, ...], hops: object) -> str:
+    """Return where the client's address stands, having noted what does not go together."""
+    source = source if source is not None else ("x-forwarded-for" if proxies else "peer")
+    if not isinstance(source, str) or _TOKEN.fullmatch(source) is None:
+        mistakes.add("source", source, 'one of "peer", "x-forwarded-for", "forwarded" or a header name is needed')
+        source = ""
+    source = source.lower()
+    if "_" in source:
+        mistakes.add("source", source, "servers drop or confuse header names with underscores")
+    if source in _WRITTEN_BY_CLIENTS:
+        mistakes.add("source", source, "clients write this header themselves; name the one that your edge sets")
+    if source == "peer" and (proxies or hops is not None):
+        mistakes.add("source", source, "the peer is the client here, so trusted_proxies and hops are never read")
+    if source not in {"", "peer"} and not proxies and not mistakes:
+        mistakes.add("trusted_proxies", list(proxies), f"anybody could write {source}: name the proxies that may")
+    if hops is not None and (isinstance(hops, bool) or not isinstance(hops, int) or hops < 1):
+        mistakes.add("hops", hops, "a number of proxies, 1 or more, is needed")
+    elif hops is not None and source not in {"x-forwarded-for", "forwarded", "peer", ""}:
+        mistakes.add("hops", hops, f"{source} holds one address, so there is nothing to count")
+    return source

@@ -13,8 +13,8 @@ _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]")
 _DOT_SEGMENT = re.compile(r"//|/\.{1,2}(?:/|\Z)")
 
 
-# One pass that nearly every path is done with.
-_UNUSUAL = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]|//|/\.|\A[^/]")
+# Finds nothing in nearly every path, which is then judged by this one search.
+_UNUSUAL = re.compile(rf"{_AMBIGUOUS.pattern}|//|/\.|\A[^/]")
 
 
 def is_usual(path: str) -> bool:
@@ -78,6 +78,8 @@ def parse_pattern(text: str) -> PathPattern | str:
         return "a path starts with a slash"
     if is_malformed(text) or has_dot_segments(text):
         return "control characters, backslashes, dot segments and // never reach a route"
+    if "?" in text or "#" in text or re.search("%[0-9A-Fa-f]{2}", text):
+        return "a path has no query and no fragment, and is decoded: write a space, not %20"
     if "{" in text or "}" in text:
         return "a rule's path has no {parameters}; write * for one segment"
     below = text.endswith("/**")

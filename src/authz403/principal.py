@@ -95,7 +95,7 @@ class Anonymous:
 
 ANONYMOUS: Final = Anonymous()
 
-_LATEST_TIME: Final = 2.0**53  # seconds; beyond it, floating point no longer tells one second from the next
+_LATEST_TIME: Final = 253_402_300_799  # the end of the year 9999; a time in milliseconds is beyond it
 
 
 def is_numeric_date(value: object) -> TypeGuard[float]:

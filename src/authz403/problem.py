@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final, Literal
 
 from authz403.cors import Header, Headers
@@ -22,7 +23,6 @@ DEFAULT_TYPE_BASE: Final = "urn:authz403:"
 _PROBLEM_JSON: Final = "application/problem+json"
 _MOST_TEMPLATES: Final = 1_024
 _UNAUTHORIZED: Final = 401
-# Statuses whose reasons tell of the caller's own credentials carry a challenge (RFC 9110 section 11.6.1, RFC 6750).
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
@@ -30,28 +30,31 @@ class Problems:
     """Turns decisions into answers, with every answer that was given before ready made."""
 
     def __init__(self, *, realm: str, disclose: Disclose, render: Render | None, type_base: str) -> None:
-        self._unquoted_realm = realm
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
         self._disclose = disclose
         self._render = render
         self._type_base = type_base
         self._templates: dict[tuple[object, ...], tuple[Headers, bytes]] = {}
 
-    def without_render(self) -> Problems:
-        """Return the same without the user's `render`, for when that failed."""
-        return Problems(
-            realm=self._unquoted_realm, disclose=self._disclose, render=None, type_base=self._type_base
-        )  # fmt: skip
-
     def response(
-        self, decision: Decision, decision_id: str, client_ip: str | None, request: AccessRequest, cors: Headers
+        self,
+        decision: Decision,
+        decision_id: str,
+        client_ip: str | None,
+        request: AccessRequest,
+        cors: Headers,
+        *,
+        standard: bool = False,
     ) -> Response:
-        """Return the whole answer to a refused request, with the headers that every answer carries."""
-        if self._render is not None:
-            return self._rendered_by_user(decision, decision_id, client_ip, request, cors)
+        """Return the whole answer to a refused request, with the headers that every answer carries.
+
+        `standard` leaves out the user's own `render`, for when that failed.
+        """
+        if self._render is not None and not standard:
+            return self._rendered_by_user(self._render, decision, decision_id, client_ip, request, cors)
         shown_ip = client_ip if decision.reason is Reason.IP_NOT_ALLOWED and self._disclose == "full" else None
-        # Everything that the document shows, but for the decision's id, which comes last in it.
-        template_key = (*decision[2:15], shown_ip)
+        # Everything that the answer shows, but for the decision's id, which comes last in the document.
+        template_key = (*_shown(decision), shown_ip)
         template = self._templates.get(template_key)
         if template is None:
             template = self._template(decision, shown_ip)
@@ -100,12 +103,16 @@ class Problems:
         return self._headers(denial, _PROBLEM_JSON), document.removesuffix(b'"}')
 
     def _rendered_by_user(
-        self, decision: Decision, decision_id: str, client_ip: str | None, request: AccessRequest, cors: Headers
+        self,
+        render: Render,
+        decision: Decision,
+        decision_id: str,
+        client_ip: str | None,
+        request: AccessRequest,
+        cors: Headers,
     ) -> Response:
         denial = self.denial(decision, decision_id, client_ip)
-        if self._render is None:
-            raise TypeError("no render function was given")
-        media_type, body = self._render(denial, request)
+        media_type, body = render(denial, request)
         if not isinstance(media_type, str) or not media_type.isprintable() or not isinstance(body, bytes):
             raise TypeError("render answers with a content type (str) and a body (bytes)")
         headers = self._headers(denial, media_type)
@@ -163,6 +170,13 @@ def members(denial: Denial, disclose: Disclose) -> dict[str, object]:
         found["remedy"] = denial.remedy
     found["decision_id"] = denial.decision_id
     return found
+
+
+# What an answer shows of a decision: two decisions that agree in these are answered alike.
+_shown: Final = attrgetter(
+    "reason", "status", "remedy", "detail", "required_scopes", "missing_scopes", "required_roles",
+    "required_permissions", "acr_values", "max_age", "retry_after",
+)  # fmt: skip
 
 
 def _detail(decision: Decision) -> str | None:

@@ -41,7 +41,11 @@ class Rbac:
         for role in hierarchy:
             included, cyclic = _closed(role, hierarchy)
             if cyclic:
-                mistakes.add(f"hierarchy[{role!r}]", list(hierarchy[role]), "the role includes itself, over others")
+                mistakes.add(
+                    f"hierarchy[{role!r}]",
+                    list(hierarchy[role]),
+                    "the role includes itself, directly or through other roles; remove one step of the circle",
+                )
             closure[role] = included
         mistakes.raise_if_any()
         put = object.__setattr__

@@ -25,11 +25,11 @@ class AccessRequest(NamedTuple):
     `method` is as received (`WEBSOCKET` for a handshake), `path` is what the app's router sees (decoded, after
     `root_path`), `peer` is the address of the other end of the connection as the server gives it, or `None`.
     `fields` holds the header fields that the gate asked for: lower-case name to all its values, in order, decoded as
-    latin-1. `redirected_peer` is true where the server itself seems to have replaced the peer by a forwarded address.
+    latin-1. `peer_rewritten` is true where the server itself seems to have replaced the peer by a forwarded address.
     """
 
     method: str
     path: str
     peer: str | None = None
     fields: Mapping[str, tuple[str, ...]] = NO_FIELDS
-    redirected_peer: bool = False
+    peer_rewritten: bool = False

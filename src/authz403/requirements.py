@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from typing import Final
 
 from authz403.errors import Mistakes
 from authz403.leaves import SCOPE, Authenticated, Claim, Custom, Held, Networks, Optional, Param, Scopes, Test
+from authz403.need import is_async
 from authz403.network import AddressSet
 from authz403.policy import Requirement
 from authz403.reasons import Reason
@@ -22,6 +25,8 @@ def _names(part: str, names: tuple[object, ...], shape: re.Pattern[str] | None =
     for index, name in enumerate(strings):
         if not name or name != name.strip():
             mistakes.add(f"names[{index}]", name, "empty, or with white space around it")
+        elif "," in name:
+            mistakes.add(f"names[{index}]", name, "names are separate arguments, not one text with commas")
         elif shape is not None and shape.fullmatch(name) is None:
             mistakes.add(f"names[{index}]", name, "a scope is visible ASCII without spaces, quotes and backslashes")
     mistakes.raise_if_any()
@@ -73,6 +78,13 @@ def claim(name: str, *values: object) -> Requirement:
     if not isinstance(name, str) or not name:
         mistakes.add("name", name, "the name of a claim is needed")
     predicates = [value for value in values if callable(value)]
+    for index, value in enumerate(values):
+        if (isinstance(value, type) and value is not bool) or is_async(value):
+            mistakes.add(
+                f"values[{index}]", value, "a value, or a plain function that answers True or False, is needed"
+            )
+        elif isinstance(value, list | tuple | set | frozenset | dict):
+            mistakes.add(f"values[{index}]", value, "give the values one by one: claim(name, one, another)")
     if not values:
         mistakes.add("values", [], "say which value is needed, or give a predicate")
     elif predicates and len(values) > 1:
@@ -102,13 +114,24 @@ def requirement(code: str, test: Test, *, remedy: str | None = None, anonymous: 
     found = _own_code(mistakes, "code", code)
     if isinstance(found, Reason) and found.status != 403:  # noqa: PLR2004 - a refusal of a known caller
         mistakes.add("code", code, f"this code belongs to answers with status {found.status}")
-    if not callable(test):
-        mistakes.add("test", test, "a function of the facts is needed")
+    mistakes.flag("anonymous", anonymous)
+    if not callable(test) or not _takes_one(test):
+        mistakes.add("test", test, "a function of one argument, the facts, is needed")
     if remedy is not None and (not isinstance(remedy, str) or _OWN_CODE.fullmatch(remedy) is None):
         mistakes.add("remedy", remedy, "a code such as contact_owner is needed")
     mistakes.raise_if_any()
     cure = remedy or (found.remedy if isinstance(found, Reason) else "contact_owner")
     return Custom(found, test, cure, anonymous=anonymous)
+
+
+def _takes_one(test: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(test).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # some builtins do not tell
+    return True
 
 
 def own_code_or_reason(part: str, code: object) -> Reason | str:

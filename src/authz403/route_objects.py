@@ -15,6 +15,7 @@ from authz403.paths import PathPattern, split
 from authz403.request import WEBSOCKET
 
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
+_ASKED: Final = ("matches", "handle")  # the methods of a route that the router calls
 _WEBSOCKET_METHODS: Final = frozenset({"on_connect", "on_receive", "on_disconnect"})
 
 
@@ -101,8 +102,8 @@ def kind_of(route: Any) -> tuple[type | None, bool]:
     original = getattr(route, "original_route", route)
     for kind in (Route, WebSocketRoute, Mount, Host):
         if isinstance(original, kind):
-            defining = next(base for base in type(original).__mro__ if "matches" in base.__dict__)
-            return kind, _is_frameworks_own(defining)
+            defining = [next(base for base in type(original).__mro__ if name in base.__dict__) for name in _ASKED]
+            return kind, all(map(_is_frameworks_own, defining))
     return None, False
 
 

@@ -138,6 +138,13 @@ class _Entry(NamedTuple):
     mounted_root_path: str
     handled: frozenset[str] | None = None
     """The methods that a class-based endpoint has, where the route leaves that to it."""
+    is_plain: bool = True
+    """Whether matching and handling are Starlette's or FastAPI's own."""
+
+    def answers_405(self, scope: Scope) -> bool:
+        """Tell whether the route, which matches in part, answers 405 by itself; else it runs its endpoint."""
+        methods = getattr(self.route, "methods", None)
+        return self.is_plain and methods is not None and bool(methods) and scope.get("method") not in methods
 
 
 class _Place(NamedTuple):
@@ -182,15 +189,18 @@ class _Table:
         trail.append((id(router), scope.get("root_path", "")))
         path = get_route_path(scope)
         full_path = full_path or path
-        partial: _Entry | None = None
+        partial: tuple[_Entry, Scope] | None = None
         for entry in self._index.find(path):
             match, child_scope = entry.matches(scope)
             if match is Match.FULL:
                 return self._taken(entry, scope, child_scope, trail, full_path, path)
             if match is Match.PARTIAL and partial is None:
-                partial = entry
+                partial = (entry, child_scope)
         if partial is not None:
-            return _betraying(partial, full_path)
+            entry, child_scope = partial
+            if not entry.answers_405(scope):
+                return self._taken(entry, scope, child_scope, trail, full_path, path)
+            return _betraying(entry, full_path)
         if scope["type"] == "http" and router.redirect_slashes and path != "/":
             redirected = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
             elsewhere = get_route_path(redirected)
@@ -227,8 +237,6 @@ class _Table:
             raise RouteChanged
         return Found(entry.endpoint) if match is Match.FULL else _betraying(entry, full_path)
 
-    # ---- made at start-up
-
     def _entry(self, route: Any) -> tuple[PathPattern, _Entry]:
         kind, is_plain = kind_of(route)
         label = self._label + (getattr(route, "path_format", None) or getattr(route, "path", None) or "")
@@ -258,7 +266,7 @@ class _Table:
         self._check_params(route, endpoint)
         self._check_override(route, is_plain=is_plain)
         handled = None if methods is not None else handled_methods(endpoint_function)
-        return pattern, _Entry(route.matches, route, endpoint, None, path_param, "", handled)
+        return pattern, _Entry(route.matches, route, endpoint, None, path_param, "", handled, is_plain)
 
     def _group(self, route: Any, kind: type, marks: tuple[Mark, ...], *, is_plain: bool) -> tuple[PathPattern, _Entry]:
         app = route.app

@@ -15,7 +15,7 @@ from authz403.endpoint import Endpoint, Policies, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
-from authz403.policy import Requirement, all_of, anyone, as_requirement, deny, in_two, no_policy
+from authz403.policy import Requirement, all_of, anyone, deny, in_two, no_policy
 from authz403.request import KNOWN_METHODS
 
 ANY_METHOD: Final = "*"
@@ -43,7 +43,9 @@ class Rule:
         for method in methods:
             if _METHOD.fullmatch(method) is None or (method != method.upper() and method.upper() in KNOWN_METHODS):
                 mistakes.add(
-                    "methods", method, "a method such as GET, WEBSOCKET or * is needed; methods are case-sensitive"
+                    "methods",
+                    method,
+                    f"a method such as GET, WEBSOCKET or * is needed; case matters: write {method.upper()}",
                 )
         if not methods:
             mistakes.add("methods", [], "name a method, or * for all")
@@ -62,7 +64,7 @@ class Rule:
         put(self, "pattern", pattern)
 
     def covers(self, other: Rule) -> bool:
-        """Tell whether this rule, standing earlier, leaves nothing for the other."""
+        """Tell whether this rule, standing earlier, matches every request that the other rule matches."""
         methods = self.named is None or (other.named is not None and other.named <= self.named)
         return methods and self.pattern.covers(other.pattern)
 
@@ -181,8 +183,3 @@ def shadowed_rules(mistakes: Mistakes, rules: Sequence[Rule]) -> None:
                 why = f"never reached: rules[{earlier}], {rules[earlier]}, applies first; move this one up"
                 mistakes.add(f"rules[{later}]", str(rule), why)
                 break
-
-
-def default_requirement(default: object) -> Requirement:
-    """Return `Gate(default=)`, checked."""
-    return as_requirement("Gate", "default", default)

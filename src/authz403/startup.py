@@ -23,7 +23,9 @@ def check_app(gate: Gate, routes: AppRoutes | None) -> None:
         if not gate.shared:
             for number, rule in enumerate(gate.rules.rules):
                 if not any(_can_apply(rule, one) for one in served):
-                    why = "no route of this app can match it; correct it, or say shared=True if another app has it"
+                    why = (
+                        "no route of this app can match it; correct it, or say shared=True if it is for something else"
+                    )
                     mistakes.add(f"rules[{number}]", str(rule), why)
     if not gate.has_tokens:
         for what in _needing_tokens(gate, served):

@@ -82,7 +82,7 @@ class BearerTokens:
 
     def __post_init__(self) -> None:
         mistakes = Mistakes("BearerTokens")
-        if not isinstance(self.issuer, str) or not self.issuer:
+        if not isinstance(self.issuer, str) or not self.issuer or any(c.isspace() for c in self.issuer):
             mistakes.add("issuer", self.issuer, "the exact iss of the tokens is needed")
         audiences = (self.audience,) if isinstance(self.audience, str) else mistakes.strings("audience", self.audience)
         if not audiences or "" in audiences:
@@ -93,7 +93,8 @@ class BearerTokens:
             or not 0 <= self.leeway <= _LARGEST_LEEWAY
         ):
             mistakes.add("leeway", self.leeway, f"seconds from 0 to {_LARGEST_LEEWAY} are needed")
-        if self.typ not in {"lenient", "strict"}:
+        mistakes.flag("dangerously_allow_http", self.dangerously_allow_http)
+        if self.typ not in ("lenient", "strict"):
             mistakes.add("typ", self.typ, '"lenient" or "strict" is needed')
         realm = self.realm if self.realm is not None else (audiences[0] if audiences else "")
         if not isinstance(realm, str) or not realm.isprintable() or not realm.isascii():

@@ -12,5 +12,5 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        sys.exit("authz403: the command line needs click: pip install 'authz403[cli]'")
+        sys.exit("authz403: the command line needs click: pip install 'authz403[cli]' (in a checkout: make demo)")
     authz403()

@@ -31,7 +31,7 @@ def demo(*, serve: bool) -> None:
     try:
         from authz403.cli.demo import run, serve_until_interrupted  # noqa: PLC0415 - it needs FastAPI, uvicorn and websockets
     except ModuleNotFoundError as error:
-        sys.exit(f"authz403: the demo needs {error.name}: pip install 'authz403[demo]'")
+        sys.exit(f"authz403: the demo needs {error.name}: pip install 'authz403[demo]' (in a checkout: make demo)")
     if serve:
         serve_until_interrupted()
     else:

@@ -61,6 +61,7 @@ def run() -> bool:
     """Run the demo; tell whether every answer was the expected one."""
     with _services() as (issuer, service), _log_lines() as lines:
         click.echo(f"issuer  {issuer.url}\nservice {service}\n")
+        click.echo("The demo plays the proxy too: it writes X-Forwarded-For where a call comes through one.\n")
         calls = _calls(issuer)
         wrong = 0
         with httpx2.Client(base_url=service) as client:
@@ -128,7 +129,7 @@ def _calls(issuer: Issuer) -> list[Call]:
         ),
         Call(
             title="a missing scope, shown whole", method="POST", path="/orders", who="alice, scope orders:read",
-            expected=403, reason=Reason.INSUFFICIENT_SCOPE, headers=reader, whole=True,
+            expected=403, reason=Reason.INSUFFICIENT_SCOPE, headers=reader | proxied, whole=True,
         ),
         Call(
             title="an allowed write", method="POST", path="/orders", who="alice, scopes orders:read orders:write",
