@@ -4,7 +4,6 @@ import importlib.util
 import inspect
 import json
 import logging
-import os
 import re
 import time
 import tomllib
@@ -348,7 +347,8 @@ CALLS: Final[Mapping[str, Sequence[Asked]]] = {
         Asked(403, None, "GET", "/old/report"),
         Asked(200, None, "GET", "/old/report", partial(bearer, "orders:read")),
     ],
-    "report_only": [Asked(200, None, "GET", "/orders"), Asked(200, None, "GET", "/forgotten")],
+    # As long as nobody asks it to report alone, it enforces.
+    "report_only": [Asked(401, "missing_token", "GET", "/orders"), Asked(403, "no_policy", "GET", "/forgotten")],
     "rules_alone": [
         Asked(200, None, "GET", "/health"),
         Asked(403, "no_policy", "POST", "/health"),
@@ -646,12 +646,13 @@ def test_the_event_of_the_how_to_is_a_real_one(stdlib_events: Callable[[], list[
     assert all(f"`{field}`" in text for field in event.keys() - {"event", "level"})
 
 
-def test_a_gate_that_reports_logs_what_it_would_refuse(stdlib_events: Callable[[], list[dict[str, Any]]]) -> None:
+def test_a_gate_that_reports_logs_what_it_would_refuse(
+    stdlib_events: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The roll-out example lets everything pass, and says for each what would have been refused."""
-    assert "AUTHZ_ENFORCE" not in os.environ
+    monkeypatch.setenv("AUTHZ_REPORT_ONLY", "yes")
     caller = client(example("report_only").app)
-    caller.get("/orders")
-    caller.get("/forgotten")
+    assert [caller.get(path).status_code for path in ("/orders", "/forgotten")] == [200, 200]
     told = [(event["event"], event["reason"], event["report_only"]) for event in stdlib_events()]
     assert told == [("authz.denied", "missing_token", True), ("authz.denied", "no_policy", True)]
 

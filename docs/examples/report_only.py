@@ -13,7 +13,7 @@ tokens = BearerTokens(issuer="https://id.example", audience="orders-api", key=SE
 
 gate = Gate(
     tokens=tokens,
-    dangerously_report_only=os.environ.get("AUTHZ_ENFORCE", "no") != "yes",
+    dangerously_report_only=os.environ.get("AUTHZ_REPORT_ONLY") == "yes",
 )
 
 app = FastAPI()
