@@ -230,6 +230,7 @@ class Gate:
         headers, failed = cors.preflight(outcome.request.fields)
         outcome.headers = headers
         if failed is not None:
+            outcome.address = self._network.client_address(outcome.request)
             return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.PREFLIGHT_REFUSED, hint=f"not allowed: {failed}"))
         outcome.decision = _PREFLIGHT_ALLOWED
         outcome.response = Response(_NO_CONTENT, headers, b"")
@@ -349,6 +350,12 @@ class Gate:
         forwarded = bool(request.fields.get("x-forwarded-for"))
         if decision.reason is Reason.IP_NOT_ALLOWED and forwarded and not self._network.trusts_peer(request.peer):
             return "X-Forwarded-For came from a peer that is not in trusted_proxies, and was not read"
+        if (
+            decision.reason is Reason.IP_NOT_ALLOWED
+            and outcome.address is None
+            and self._network.trusts_peer(request.peer)
+        ):
+            return f"the client's address is not known: the trusted proxy sent no usable {self._network.source}"
         if decision.reason is Reason.MISSING_TOKEN and decision.hint is None and forwarded:
             return "no Authorization header came through the proxy in front: does it strip it?"
         return decision.hint
