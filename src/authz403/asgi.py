@@ -31,6 +31,8 @@ from authz403.route_objects import router_of
 from authz403.routing import AppRoutes, Trail
 from authz403.startup import check_app
 
+_NOT_FOUND: Final = 404
+
 
 class _Find:
     """Stands for `routes_of=` not given: the routes are those of the wrapped app."""
@@ -109,7 +111,8 @@ class AuthzMiddleware:
             if not outcome.answered and message["type"] in STARTS_ANSWER:
                 outcome.answered = True
                 gate.record(outcome.inner or outcome)
-                message = with_headers(message, outcome.headers, conceals=met.conceals)
+                conceals = message.get("status") == _NOT_FOUND and met.conceals
+                message = with_headers(message, outcome.headers, keep_out_of_caches=conceals)
             await send(message)
 
         self._let_in(met, outcome, outcome, trail, scope)

@@ -24,7 +24,6 @@ POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 STARTS_ANSWER: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
-_NOT_FOUND: Final = 404
 _WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
 
 
@@ -97,13 +96,12 @@ async def respond(response: Response, scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
 
 
-def with_headers(message: Message, own: Headers, *, conceals: bool) -> Message:
+def with_headers(message: Message, own: Headers, *, keep_out_of_caches: bool) -> Message:
     """Return the start of an answer with the gate's CORS headers in place of the app's.
 
-    Where anything is concealed, no 404 is kept by caches: a stored one would tell the missing from the forbidden.
+    Where anything is concealed, a 404 is kept out of caches: a stored one would tell the missing from the forbidden.
     """
-    hides = conceals and message.get("status") == _NOT_FOUND
-    if not (own or hides) or message["type"] in _WEBSOCKET_ANSWERS:
+    if not (own or keep_out_of_caches) or message["type"] in _WEBSOCKET_ANSWERS:
         return message
     headers: list[tuple[bytes, bytes]] = []
     varies = cached = False
@@ -117,7 +115,7 @@ def with_headers(message: Message, own: Headers, *, conceals: bool) -> Message:
             cached = True
         headers.append(header)
     headers.extend([header for header in own if header[0] != b"vary"] if varies else own)
-    if hides and not cached:
+    if keep_out_of_caches and not cached:
         headers.append((b"cache-control", b"no-store"))
     return {**message, "headers": headers}
 

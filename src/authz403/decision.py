@@ -88,42 +88,25 @@ class Outcome:
     says that an answer has started, and `inner` is what a gate further in decided, where the client is told that.
     """
 
-    __slots__ = (
-        "address",
-        "answered",
-        "check_failed",
-        "concealed_as_missing",
-        "decision",
-        "decision_id",
-        "demanded",
-        "headers",
-        "inner",
-        "principal",
-        "rejected_facts",
-        "report_only",
-        "request",
-        "response",
-        "route",
-        "started",
-    )
+    # Defaults of the class: a request sets few of them, and setting all would cost every request.
+    address: Address | None = None
+    principal: Principal | None = None
+    rejected_facts: Mapping[str, object] = _NOTHING
+    response: Response | None = None
+    route: str | None = None
+    demanded: frozenset[int] = frozenset()
+    decision_id: str | None = None
+    concealed_as_missing = False
+    check_failed: AccessDenied | None = None
+    answered = False
+    inner: Outcome | None = None
 
     def __init__(self, request: AccessRequest, started: float, headers: Headers, *, report_only: bool) -> None:
         self.request = request
         self.started = started
         self.headers = headers
-        self.address: Address | None = None
-        self.decision: Decision = UNDECIDED
-        self.principal: Principal | None = None
-        self.rejected_facts: Mapping[str, object] = _NOTHING
-        self.response: Response | None = None
-        self.route: str | None = None
-        self.demanded: frozenset[int] = frozenset()
-        self.decision_id: str | None = None
-        self.concealed_as_missing = False
         self.report_only = report_only
-        self.check_failed: AccessDenied | None = None
-        self.answered = False
-        self.inner: Outcome | None = None
+        self.decision: Decision = UNDECIDED
 
 
 UNDECIDED = Decision(False, "", Reason.POLICY_ERROR, 500)  # noqa: FBT003 - a row of the named tuple

@@ -48,6 +48,7 @@ class Door:
     def __init__(self, app: ASGIApp, router: Router, gate: Gate) -> None:
         self.app = app
         self._router = router
+        self._here = id(router)
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,9 +62,12 @@ class Door:
             return
         outcome = tickets[0].outcome
         # The router writes into the scope what a concealed refusal from inside a handler must not show.
-        conceals = any(ticket.conceals for ticket in tickets)
+        conceals = is_missing = False
+        for ticket in tickets:
+            conceals = conceals or ticket.conceals
+            is_missing = is_missing or ticket.missing_at == self._here
         before = dict(scope) if conceals else {}
-        if any(ticket.missing_at == id(self._router) for ticket in tickets):
+        if is_missing:
             await self._router.not_found(scope, receive, send)
             return
         try:
@@ -83,9 +87,9 @@ class Door:
 
     def _is_expected(self, tickets: tuple[Ticket, ...], scope: Scope) -> bool:
         """Tell whether some gate decided that this router may see this request, and none decided on another."""
-        router, root_path = id(self._router), scope.get("root_path", "")
+        here = (self._here, scope.get("root_path", ""))
         expected = False
-        for ticket in _binding(tickets):
+        for ticket in _binding(tickets) if len(tickets) > 1 else tickets:
             if ticket.gate.report_only and not ticket.outcome.decision.allowed:
                 return True  # it let pass what it may not even have routed
             if (
@@ -95,10 +99,10 @@ class Door:
                 or (ticket.host is not None and ticket.host != host_of(scope))
             ):
                 return False
-            seen = [there for known, there in ticket.trail if known == router]
-            if seen and root_path not in seen:
+            if here in ticket.trail:
+                expected = True
+            elif any(router == self._here for router, _ in ticket.trail):
                 return False
-            expected = expected or bool(seen)
         return expected
 
     async def _mismatch(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> None:
