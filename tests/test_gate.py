@@ -1061,3 +1061,12 @@ def test_the_known_caller_learns_nothing_of_themselves() -> None:
     caller = someone("SECRET-sub", client_id="SECRET-client", scopes=["SECRET-scope"], claims={"email": "SECRET"})
     for wanted in (scopes("c"), roles("boss"), param("x", claim="email"), claim("email", "other")):
         assert "SECRET" not in repr(decided(gate_for(wanted, caller)).response)
+
+
+def test_cors_without_authorization_is_a_finding_where_tokens_are_sent() -> None:
+    """A page that may not send the header can call public endpoints alone; that may be meant, so it is only told."""
+    with capture_logs() as events:
+        Gate(tokens=tokens(), cors=Cors(origins=["https://app.example"], headers=["X-Trace"]))
+        Gate(tokens=tokens(), cors=Cors(origins=["https://app.example"]))
+    structlog.reset_defaults()
+    assert [(event["event"], event["cause"]) for event in events] == [("authz.warning", "cors")]

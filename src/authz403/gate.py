@@ -80,14 +80,6 @@ class Gate:
         mistakes.flag("dangerously_report_only", dangerously_report_only)
         if not callable(clock):
             mistakes.add("clock", clock, "a function that returns seconds since the epoch is needed")
-        if (
-            isinstance(cors, Cors)
-            and any(isinstance(source, BearerTokens) for source in sources)
-            and not cors.permits("authorization")
-        ):
-            mistakes.add(
-                "cors", list(cors.headers), "headers= leaves Authorization out, so that no script could send a token"
-            )
         shadowed_rules(mistakes, listed)
         mistakes.raise_if_any()
 
@@ -105,6 +97,8 @@ class Gate:
         self.has_tokens = bool(self._identifier)
         self.policy_version = _version(sources, listed, default, rbac, self._network, cors)
         self.audit = Audit(self.policy_version)
+        if cors is not None and self._identifier.bearers and not cors.permits("authorization"):
+            self.audit.warn_once("cors", "Cors(headers=) leaves Authorization out, so that no script can send a token")
         for source in self._identifier.bearers:
             if isinstance(source.keys, FetchedKeys):
                 source.keys.report = self.audit.warn_once

@@ -25,8 +25,6 @@ def _names(part: str, names: tuple[object, ...], shape: re.Pattern[str] | None =
     for index, name in enumerate(strings):
         if not name or name != name.strip():
             mistakes.add(f"names[{index}]", name, "empty, or with white space around it")
-        elif "," in name:
-            mistakes.add(f"names[{index}]", name, "names are separate arguments, not one text with commas")
         elif shape is not None and shape.fullmatch(name) is None:
             mistakes.add(f"names[{index}]", name, "a scope is visible ASCII without spaces, quotes and backslashes")
     mistakes.raise_if_any()
