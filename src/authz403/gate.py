@@ -234,7 +234,9 @@ class Gate:
         enforce = not self.report_only if enforce is None else enforce
         outcome.decision = decision
         if not decision.allowed:
-            outcome.decision = decision = decision._replace(hint=self._hint(outcome))
+            hint = self._hint(outcome)
+            if hint != decision.hint:
+                outcome.decision = decision = decision._replace(hint=hint)
             if decision.concealed:
                 outcome.concealed_as_missing = enforce
             elif enforce:
@@ -242,7 +244,7 @@ class Gate:
         return outcome
 
     def _answer(self, outcome: Outcome) -> None:
-        address = outcome.address
+        address = outcome.address if outcome.decision.reason is Reason.IP_NOT_ALLOWED else None
         client_ip = None if address is None else str(address)
         if outcome.decision_id is None:
             outcome.decision_id = new_decision_id()
