@@ -692,3 +692,21 @@ def test_what_an_exception_quotes_forges_no_line_and_shows_no_token() -> None:
     assert "authz.error" in written
     assert not any(line.startswith("2026-01-01") for line in written.splitlines())
     assert token()[:12] not in written
+
+
+def test_tokens_are_cut_out_wherever_they_are_quoted_and_at_no_cost() -> None:
+    """CWE-532: a hint, a fact or a path may quote a token; CWE-1333: looking for one takes linear time."""
+    with capture_logs() as events:
+        recorded(
+            anyone,
+            request=AccessRequest("GET", f"/reset/{token()}", "10.1.2.3"),
+            denied=AccessDenied("own_code", sent=f"Bearer {token()}", long="eyJ" * 200_000),
+        )
+        recorded(authenticated, Rejected(Reason.POLICY_UNAVAILABLE, f"roles_for raised Error({token()!r})"))
+    structlog.reset_defaults()
+    told = json.dumps(events)
+    assert token().split(".")[1][:12] not in told
+    assert events[0]["path"] == "/reset/[token]"
+    assert events[0]["facts"]["sent"] == "[token]"
+    assert events[0]["facts"]["long"].startswith("[token]")
+    assert "roles_for raised" in events[1]["hint"]

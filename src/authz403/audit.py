@@ -33,7 +33,8 @@ _LOGGERS_OWN: Final = frozenset({"event", "level", "log_level", "exc_info", "sta
 _CONTROL: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_SECRET: Final = re.compile(r"(?i:bearer) +[\w.~+/=-]+|eyJ[\w-]+\.[\w-]+\.[\w-]*")
+# What looks like a token, wherever it was quoted: after its scheme, or by how a JSON header begins in base64.
+_SECRET: Final = re.compile(r"(?i:bearer) +[\w.~+/=-]+|eyJ[\w-]{8,}(?:\.[\w-]*){0,2}")
 _STDLIB_LEVELS: Final[Mapping[Level, int]] = {
     "debug": logging.DEBUG,
     "warning": logging.WARNING,
@@ -70,7 +71,7 @@ class Audit:
             fields["report_only"] = True
         is_error = failed or decision.status >= 500  # noqa: PLR2004 - the server's own failures
         if decision.error is not None:
-            fields["error"] = _SECRET.sub("[token]", repr(decision.error))
+            fields["error"] = decision.error
         if is_error and decision.error is not None:
             self._write("error", "authz.error", fields, decision.error)
         else:
@@ -159,10 +160,10 @@ def _structlog_enabled_for_debug() -> bool:
 
 
 def _harmless(value: object, *, depth: int = _DEEPEST_VALUE) -> object:
-    """Return a value that no renderer can be misled by or fail at: control characters escaped, sizes capped."""
+    """Return a value that can be written: sizes capped, tokens cut out, control characters escaped."""
     if isinstance(value, str):
         shown = value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "..."
-        return _CONTROL.sub(_escaped, shown)
+        return _CONTROL.sub(_escaped, _SECRET.sub("[token]", shown))
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -187,8 +188,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _traceback(error: BaseException) -> list[str]:
-    lines = "".join(traceback.format_exception(error)).splitlines()[-_MOST_VALUES:]
-    return [_SECRET.sub("[token]", line) for line in lines]
+    return "".join(traceback.format_exception(error)).splitlines()[-_MOST_VALUES:]
 
 
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -47,8 +47,6 @@ def refusal(
     """Return the decision that refuses for one thing that is not met."""
     reason = unmet.reason
     status = reason.status if isinstance(reason, Reason) else _FORBIDDEN
-    rejected = unmet.rejected
-    retry_after = rejected.retry_after if rejected is not None else None
     return Decision(
         allowed=False,
         policy=words,
@@ -64,16 +62,19 @@ def refusal(
         missing_permissions=unmet.missing_permissions,
         acr_values=unmet.acr_values,
         max_age=unmet.max_age,
-        retry_after=whole_seconds(retry_after)
-        if retry_after is not None
-        else _RETRY
-        if status == _UNAVAILABLE
-        else None,
+        retry_after=_retry_after(unmet, status),
         concealed=conceals and _may_be_concealed(status),
         hint=unmet.hint,
         facts=facts,
         error=unmet.error,
     )
+
+
+def _retry_after(unmet: Unmet, status: int) -> int | None:
+    seconds = unmet.rejected.retry_after if unmet.rejected is not None else None
+    if seconds is not None:
+        return whole_seconds(seconds)
+    return _RETRY if status == _UNAVAILABLE else None
 
 
 def _may_be_concealed(status: int) -> bool:

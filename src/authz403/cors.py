@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from authz403.errors import Mistakes
+from authz403.request import TOKEN
 
 Header = tuple[bytes, bytes]
 Headers = tuple[Header, ...]
@@ -52,7 +53,6 @@ _FORBIDDEN_HEADERS: Final = frozenset(
 )
 _LONGEST_MAX_AGE: Final = 86_400  # seconds; no browser keeps a preflight longer
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?)(?::([0-9]{1,5}))?"
 )
@@ -202,7 +202,7 @@ def is_preflight(method: str, fields: Mapping[str, tuple[str, ...]]) -> bool:
 def _wrong_with_method(method: str) -> str | None:
     if method == "*":
         return "name the methods"
-    if _TOKEN.fullmatch(method) is None:
+    if TOKEN.fullmatch(method) is None:
         return "not a method"
     if method.upper() in _FORBIDDEN_METHODS:
         return "browsers never send it"
@@ -214,7 +214,7 @@ def _wrong_with_method(method: str) -> str | None:
 def _wrong_with_header(header: str, *, sent_by_script: bool) -> str | None:
     if header == "*":
         return "it never covers Authorization; name the headers"
-    if _TOKEN.fullmatch(header) is None:
+    if TOKEN.fullmatch(header) is None:
         return "not a header name"
     lowered = header.lower()
     if lowered.startswith("access-control-"):

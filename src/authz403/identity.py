@@ -61,29 +61,24 @@ class Identifier:
     """Finds out who asks, for one gate."""
 
     def __init__(self, sources: Sequence[BearerTokens | IdentitySource], rbac: Rbac | None) -> None:
-        self._bearers = tuple(source for source in sources if isinstance(source, BearerTokens))
+        self.bearers = tuple(source for source in sources if isinstance(source, BearerTokens))
         self._others = tuple(source for source in sources if not isinstance(source, BearerTokens))
         self._rbac = rbac
         self._roles_for = None if rbac is None else rbac.roles_for
         self._tokens: dict[bytes, _Remembered] = {}
         self._roles: dict[tuple[str, str, bool], tuple[float, frozenset[str]]] = {}
         self._lock = Lock()
-        fields = {AUTHORIZATION} if self._bearers else set[str]()
+        fields = {AUTHORIZATION} if self.bearers else set[str]()
         self.fields: frozenset[str] = frozenset(fields.union(*(source.fields for source in self._others)))
-        self.realm = self._bearers[0].realm if self._bearers else None
-
-    @property
-    def bearers(self) -> tuple[BearerTokens, ...]:
-        """The sources of bearer tokens."""
-        return self._bearers
+        self.realm = self.bearers[0].realm if self.bearers else None
 
     def __bool__(self) -> bool:
-        return bool(self._bearers or self._others)
+        return bool(self.bearers or self._others)
 
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
         lines = request.fields.get(AUTHORIZATION, ())
-        line = lines[0] if len(lines) == 1 and self._bearers else ""
+        line = lines[0] if len(lines) == 1 and self.bearers else ""
         if line.startswith("Bearer ") and len(line) <= LONGEST_AUTHORIZATION:
             # Only in its usual spelling is a token looked up before it is read: one token, one entry.
             remembered = self._tokens.get(_digest(line))
@@ -91,7 +86,7 @@ class Identifier:
                 principal, expires_at, source, key = remembered
                 if now - source.leeway < expires_at and source.keys.still_holds(key, now):
                     return principal if self._roles_for is None else self._with_roles(principal, now)
-        token = bearer_token(lines) if self._bearers else MISSING
+        token = bearer_token(lines) if self.bearers else MISSING
         if isinstance(token, str):
             digest = _digest(f"Bearer {token}")
             verified = self._verify(token, now)
@@ -133,13 +128,13 @@ class Identifier:
             signed = read_token(token)
         except TokenRefused as error:
             return Rejected(Reason.INVALID_TOKEN, str(error))
-        for source in self._bearers:
+        for source in self.bearers:
             # The issuer that a token names chooses whose keys must prove it.
-            if len(self._bearers) == 1 or source.issued(signed.claims):
+            if len(self.bearers) == 1 or source.issued(signed.claims):
                 verified = source.verify(token, signed, now)
                 keep = _remembering(source)
                 return verified.then(keep) if isinstance(verified, Need) else keep(verified)
-        known = [source.issuer for source in self._bearers]
+        known = [source.issuer for source in self.bearers]
         issuer = signed.claims.get("iss")
         return Rejected(Reason.INVALID_TOKEN, f"the token says iss {issuer!r} and this service accepts {known!r}")
 

@@ -13,15 +13,13 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Final
 
 from authz403.errors import Mistakes
-from authz403.request import AccessRequest
+from authz403.request import TOKEN, AccessRequest
 
 Address = IPv4Address | IPv6Address
 
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
 _IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
-# RFC 9110 section 5.6.2: token
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 7239 section 4: forwarded-pair = token "=" value, value = token / quoted-string
 _FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=\\]+)[ \t]*(?:;|\Z)""")
 
@@ -293,7 +291,7 @@ def _forwarded_element(text: str) -> dict[str, str] | None:
 def _checked_source(mistakes: Mistakes, source: object, proxies: tuple[str, ...], hops: object) -> str:
     """Return where the client's address stands, having noted what does not go together."""
     source = source if source is not None else ("x-forwarded-for" if proxies else "peer")
-    if not isinstance(source, str) or _TOKEN.fullmatch(source) is None:
+    if not isinstance(source, str) or TOKEN.fullmatch(source) is None:
         mistakes.add("source", source, 'one of "peer", "x-forwarded-for", "forwarded" or a header name is needed')
         source = ""
     source = source.lower()

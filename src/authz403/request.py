@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+# RFC 9110 section 5.6.2: what methods and header names are made of
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 NO_FIELDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 

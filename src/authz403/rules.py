@@ -5,7 +5,6 @@ All that apply must hold. The table of combinations is filled once per pair of r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,10 +15,9 @@ from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
 from authz403.policy import Requirement, all_of, anyone, deny, in_two, no_policy
-from authz403.request import KNOWN_METHODS
+from authz403.request import KNOWN_METHODS, TOKEN
 
 ANY_METHOD: Final = "*"
-_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Rule:
         mistakes = Mistakes("Rule")
         methods = (self.methods,) if isinstance(self.methods, str) else mistakes.strings("methods", self.methods)
         for method in methods:
-            if _METHOD.fullmatch(method) is None or (method != method.upper() and method.upper() in KNOWN_METHODS):
+            if TOKEN.fullmatch(method) is None or (method != method.upper() and method.upper() in KNOWN_METHODS):
                 mistakes.add(
                     "methods",
                     method,
@@ -79,7 +77,7 @@ class Rules:
     def __init__(self, rules: Sequence[Rule], default: Requirement, service: Requirement | None) -> None:
         self.rules = tuple(rules)
         self._index: PathIndex[tuple[int, Rule]] = PathIndex(
-            (rule.pattern, numbered) for numbered in enumerate(self.rules) for rule in numbered[1:]
+            (rule.pattern, (number, rule)) for number, rule in enumerate(self.rules)
         )
         self._default = no_policy if default is deny else default
         self._service = () if service is None else (service,)
