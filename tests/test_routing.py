@@ -1456,3 +1456,17 @@ def test_a_lower_case_method_does_not_slip_past_the_rule_of_its_method() -> None
     app = guarded(Starlette(routes=[Route("/e", marked)]), gate)
     assert drive(app, scope_of("/e", "get", headers=bearer(scope="a"))).reason == "role_required"
     assert ran == []
+
+
+def test_a_route_that_runs_methods_it_does_not_name_is_judged() -> None:
+    """Only Starlette's own 405 runs nothing; a class that handles for itself stands under its marks."""
+    ran: list[str] = []
+
+    class AnyMethod(Route):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+
+    app = guarded(Starlette(routes=[AnyMethod("/x", requires(scopes("secret"))(ran_by("x", ran)))]), gate_with())
+    assert drive(app, scope_of("/x", "POST")).reason == "missing_token"
+    assert ran == []
+    assert drive(app, scope_of("/x", "POST", headers=bearer(scope="secret")), BODYLESS).status == 200
