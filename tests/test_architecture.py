@@ -15,13 +15,13 @@ PACKAGE = Path(__file__).parent.parent / "src" / "authz403"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "reasons request principal need",
+        "reasons request principal need bounded",
         "errors",
-        "paths network cors jose fetch credentials",
+        "paths network cors jose fetch credentials claims",
         "keys decision policy",
         "leaves tokens rbac marks problem audit",
-        "requirements identity endpoint route_objects",
-        "checks rules routing authorizer",
+        "requirements endpoint route_objects role_lookup hints",
+        "checks rules routing authorizer identity",
         "gate",
         "startup asgi_io",
         "door",

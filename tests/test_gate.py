@@ -842,19 +842,20 @@ def test_a_denial_is_what_the_caller_may_see_of_an_outcome() -> None:
 
 def test_a_gate_names_the_fields_that_it_decides_on() -> None:
     """An adapter reads these header fields and no others."""
-    assert Gate().fields == {"x-forwarded-for"}
-    assert Gate(tokens=tokens()).fields == {"authorization", "x-forwarded-for"}
+    proxies_show = {"x-forwarded-for", "forwarded", "via"}
+    assert Gate().fields == proxies_show
+    assert Gate(tokens=tokens()).fields == {"authorization", *proxies_show}
     assert Gate(tokens=[Slow([]), tokens()], network=Network(source="x-real-ip", trusted_proxies=["unix"])).fields == {
         "authorization",
         "x-key",
         "x-real-ip",
-        "x-forwarded-for",
+        *proxies_show,
     }
     assert Gate(cors=Cors(origins=[APP])).fields == {
         "origin",
         "access-control-request-method",
         "access-control-request-headers",
-        "x-forwarded-for",
+        *proxies_show,
     }
 
 

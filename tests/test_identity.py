@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-import authz403.identity
+import authz403.role_lookup
 from authz403 import BearerTokens, Principal, Rbac, Reason
 from authz403.errors import Mistakes
 from authz403.fetch import Document, FetchFailed
@@ -204,12 +204,9 @@ def test_a_change_anywhere_is_another_token() -> None:
         assert why_not(identifier, changed).reason is Reason.INVALID_TOKEN
 
 
-def test_the_number_of_remembered_tokens_is_bounded(
-    monkeypatch: pytest.MonkeyPatch, verifications: Verifications
-) -> None:
+def test_the_number_of_remembered_tokens_is_bounded(verifications: Verifications) -> None:
     """Beyond the bound the oldest are forgotten, which costs a verification and nothing else."""
-    monkeypatch.setattr(authz403.identity, "MOST_TOKENS", 10)
-    identifier = Identifier([tokens()], None)
+    identifier = Identifier([tokens()], most_tokens=10)
     texts = [token(sub=f"u{number}") for number in range(25)]
     for text in texts:
         who(identifier, text)
@@ -381,9 +378,10 @@ def test_one_issuer_cannot_speak_for_another(claims: dict[str, Any], nth: int, r
 
 
 def test_a_token_of_no_known_issuer_says_so_in_the_log() -> None:
-    """The hint names the issuer and the ones that would do."""
-    hint = str(why_not(two_issuers(), token(iss="https://stage.example")).hint)
-    assert hint == f"the token says iss 'https://stage.example' and this service accepts {[ISSUER, PARTNER]!r}"
+    """The hint names issuer and audience, and the issuers that would do."""
+    hint = str(why_not(two_issuers(), token(iss="https://stage.example", aud="stage-api")).hint)
+    said = "the token says iss 'https://stage.example' and aud 'stage-api'"
+    assert hint == f"{said}, and this service accepts the issuers {[ISSUER, PARTNER]!r}"
 
 
 def test_two_sources_for_one_issuer_are_a_mistake() -> None:
@@ -651,7 +649,7 @@ def test_an_answer_that_is_no_list_of_roles_is_a_503(roles_of: Made, answer: obj
 
 def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the oldest are asked for again."""
-    monkeypatch.setattr(authz403.identity, "_MOST_CALLERS", 3)
+    monkeypatch.setattr(authz403.role_lookup, "_MOST_CALLERS", 3)
     directory = Directory(["seller"])
     identifier = Identifier([tokens()], Rbac(roles_for=directory.roles_for))
     texts = [token(sub=f"u{number}") for number in range(5)]
@@ -665,7 +663,7 @@ def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyP
 
 def test_a_caller_who_is_asked_for_again_pushes_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that replaces an older one of the same caller needs no room."""
-    monkeypatch.setattr(authz403.identity, "_MOST_CALLERS", 2)
+    monkeypatch.setattr(authz403.role_lookup, "_MOST_CALLERS", 2)
     directory = Directory(["seller"])
     identifier = Identifier([tokens()], Rbac(roles_for=directory.roles_for, roles_ttl=60))
     alice, bob = token(sub="alice"), token(sub="bob")

@@ -606,6 +606,11 @@ def mistakes_of(**options: Any) -> dict[str, str]:  # noqa: ANN401 - wrong ones,
 GOOD: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE, "key": public_pem()}
 
 
+async def asks_asynchronously(principal: Principal) -> bool:
+    """Stand for a look-up that nobody would await."""
+    return False
+
+
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"issuer": ""}, "issuer", "exact iss"),
     ({"issuer": None}, "issuer", "exact iss"),
@@ -626,8 +631,18 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"realm": "caf\u00e9"}, "realm", "printable ASCII"),
     ({"realm": 5}, "realm", "printable ASCII"),
     ({"audience": "caf\u00e9"}, "realm", "set realm="),
-    ({"claims": "keycloak"}, "claims", "a mapping"),
-    ({"claims": {"groups": "groups"}}, "claims", "one of scopes, roles, permissions"),
+    ({"claims": "okta2"}, "claims", "one of the presets auth0, cognito, entra, keycloak, okta, rfc9068"),
+    ({"claims": {"preset": "okta2"}}, "claims['preset']", "one of the presets"),
+    ({"claims": {"preset": None}}, "claims['preset']", "one of the presets"),
+    ({"claims": ["roles"]}, "claims", "a preset or a mapping"),
+    ({"claims": {"groups": "groups"}}, "claims", "one of preset, sub, client_id, audience, scopes, roles"),
+    ({"read_from": "X-Token"}, "read_from", "the lower-case name of a header"),
+    ({"read_from": "x_token"}, "read_from", "the lower-case name of a header"),
+    ({"read_from": ""}, "read_from", "the lower-case name of a header"),
+    ({"read_from": None}, "read_from", "the lower-case name of a header"),
+    ({"read_from": "cookie"}, "read_from", "browsers write"),
+    ({"is_revoked": {"b0c4"}}, "is_revoked", "a plain function"),
+    ({"is_revoked": asks_asynchronously}, "is_revoked", "a plain function"),
     ({"claims": {"roles": ""}}, "claims['roles']", "a path of names"),
     ({"claims": {"roles": []}}, "claims['roles']", "a path of names"),
     ({"claims": {"roles": ["a", ""]}}, "claims['roles']", "a path of names"),

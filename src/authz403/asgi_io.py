@@ -16,7 +16,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from authz403.cors import Headers
 from authz403.decision import Outcome, Response
-from authz403.fetch import TIMEOUT
 from authz403.need import How, Need
 from authz403.request import WEBSOCKET, AccessRequest
 
@@ -62,12 +61,13 @@ def host_of(scope: Scope) -> bytes:
 async def fulfilled(need: Need[Outcome]) -> object:
     """Do what a need asks for, without blocking the event loop; an exception is an answer too."""
     try:
-        if need.how is How.COROUTINE:
-            return await need.work()  # type: ignore[misc]  # a coroutine by its How
-        if need.how is How.BLOCKING:
-            return await asyncio.to_thread(_answer_of, need.work)
-        future: Future[object] = need.work()  # type: ignore[assignment]  # by its How
-        return await asyncio.wait_for(asyncio.wrap_future(future), TIMEOUT + 1)
+        async with asyncio.timeout(need.within):
+            if need.how is How.COROUTINE:
+                return await need.work()  # type: ignore[misc]  # a coroutine by its How
+            if need.how is How.BLOCKING:
+                return await asyncio.to_thread(_answer_of, need.work)
+            future: Future[object] = need.work()  # type: ignore[assignment]  # by its How
+            return await asyncio.wrap_future(future)
     except Exception as error:  # noqa: BLE001 - the core decides what a failure means
         return error
 

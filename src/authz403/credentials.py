@@ -1,4 +1,4 @@
-"""The Authorization header: one Bearer token of the right shape (RFC 6750, RFC 9110), or why not."""
+"""The header that holds a token: one Bearer token of the right shape (RFC 6750, RFC 9110), or why not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Final, NamedTuple
 
 from authz403.reasons import Reason
 
-LONGEST_AUTHORIZATION: Final = 16 * 1024  # bytes
+LONGEST_CREDENTIAL: Final = 16 * 1024  # bytes
 
 # RFC 9110 section 11.2: token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 # Section 11.4: credentials = auth-scheme [ 1*SP ( token68 / ... ) ]
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")
+_TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 
 
@@ -30,13 +31,9 @@ MISSING: Final = Unusable(Reason.MISSING_TOKEN)
 
 def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     """Return the token of the Authorization field lines of a request, or why there is none that can be used."""
-    if not lines:
-        return MISSING
-    if len(lines) > 1:
-        return Unusable(Reason.INVALID_REQUEST, "the request has more than one Authorization header")
-    line = lines[0]
-    if len(line) > LONGEST_AUTHORIZATION:
-        return Unusable(Reason.INVALID_REQUEST, f"the Authorization header is over {LONGEST_AUTHORIZATION} bytes long")
+    line = _only_line("authorization", lines)
+    if isinstance(line, Unusable):
+        return line
     found = _BEARER.fullmatch(line)
     if found is not None:
         return found[1]
@@ -56,12 +53,35 @@ def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     return Unusable(Reason.MISSING_TOKEN, "the Authorization header is empty" if not text else None)
 
 
+def bare_token(field: str, lines: tuple[str, ...]) -> str | Unusable:
+    """Return the token that is the whole value of a header `field`, or why there is none that can be used."""
+    line = _only_line(field, lines)
+    if isinstance(line, Unusable):
+        return line
+    text = line.strip(" \t")
+    if _TOKEN68.fullmatch(text) is None:
+        return Unusable(Reason.INVALID_REQUEST, f"the {field} header does not hold one token and nothing else")
+    return text
+
+
+def _only_line(field: str, lines: tuple[str, ...]) -> str | Unusable:
+    if not lines:
+        return MISSING
+    if len(lines) > 1:
+        return Unusable(Reason.INVALID_REQUEST, f"the request has more than one {field} header")
+    if len(lines[0]) > LONGEST_CREDENTIAL:
+        return Unusable(Reason.INVALID_REQUEST, f"the {field} header is over {LONGEST_CREDENTIAL} bytes long")
+    return lines[0]
+
+
 def _malformed(rest: str) -> str:
     token = rest.strip(" \t\r\n")
     if not token:
         return "the Authorization header says Bearer and has no token"
     if token[0] in "\"'" or token[-1] in "\"'":
         return "the token is wrapped in quotes"
+    if token.lower().startswith("bearer "):
+        return "the word Bearer stands there twice"
     if "\r" in rest or "\n" in rest:
         return "the token has a line break at its end or in it"
     if rest.startswith(":"):

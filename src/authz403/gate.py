@@ -13,7 +13,8 @@ from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_pref
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
-from authz403.identity import Identifier, IdentitySource, as_sources
+from authz403.hints import FIELDS, hint_for
+from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.keys import FetchedKeys
 from authz403.leaves import Custom, ServiceNetworks
 from authz403.need import How, Need
@@ -42,6 +43,7 @@ class Gate:
     what holds for endpoints without a policy. `disclose="code"` leaves nothing but reason and ids in refusals;
     `render(denial, request)` makes their body (content type and bytes); `type_base` is what the `type` of a problem
     document starts with. `shared=True` says that the gate guards several apps, so that a rule may fit another one.
+    `token_cache` is how many verified tokens are remembered (about 1.1 kB each), 0 for none.
     `dangerously_report_only=True` lets every request pass and logs what would have been refused. `clock` gives the
     time in seconds since the epoch. Raises `ConfigurationError` listing every mistake.
     """
@@ -59,6 +61,7 @@ class Gate:
         render: Render | None = None,
         type_base: str = DEFAULT_TYPE_BASE,
         shared: bool = False,
+        token_cache: int = MOST_TOKENS,
         dangerously_report_only: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +80,8 @@ class Gate:
         if not isinstance(default, Requirement):
             mistakes.add("default", default, "a requirement is needed, such as deny or authenticated")
         mistakes.flag("shared", shared)
+        if isinstance(token_cache, bool) or not isinstance(token_cache, int) or token_cache < 0:
+            mistakes.add("token_cache", token_cache, "a number of tokens, 0 or more, is needed")
         mistakes.flag("dangerously_report_only", dangerously_report_only)
         if not callable(clock):
             mistakes.add("clock", clock, "a function that returns seconds since the epoch is needed")
@@ -88,7 +93,7 @@ class Gate:
         service = ServiceNetworks(self._network.allowed or None, self._network.denied) if networked else None
         self.rules = Rules(listed, default, service)
 
-        self._identifier = Identifier(sources, rbac)
+        self._identifier = Identifier(sources, rbac, most_tokens=token_cache)
         self.cors = cors
         self.default = default
         self.shared = shared
@@ -107,7 +112,7 @@ class Gate:
         )
         # The header fields that decisions rest on; adapters read these and no others.
         self.fields: frozenset[str] = frozenset(
-            {*self._identifier.fields, *self._network.fields, "x-forwarded-for"}
+            {*self._identifier.fields, *self._network.fields, *FIELDS}
             | ({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS} if cors is not None else set())
         )
 
@@ -218,7 +223,7 @@ class Gate:
             except Exception as error:  # noqa: BLE001 - a policy that crashes denies
                 return self._crashed(outcome, error)
 
-        return Need(need.how, need.work, resume)
+        return Need(need.how, need.work, resume, within=need.within)
 
     def _preflight(self, outcome: Outcome, cors: Cors) -> Outcome:
         headers, failed = cors.preflight(outcome.request.fields)
@@ -234,7 +239,8 @@ class Gate:
         enforce = not self.report_only if enforce is None else enforce
         outcome.decision = decision
         if not decision.allowed:
-            hint = self._hint(outcome)
+            has_address = outcome.address is not None
+            hint = hint_for(decision, outcome.request, outcome.principal, self._network, has_address=has_address)
             if hint != decision.hint:
                 outcome.decision = decision = decision._replace(hint=hint)
             if decision.concealed:
@@ -340,22 +346,6 @@ class Gate:
         shortened = without_dot_segments(path)
         return found.takes_dot_segments and self.rules.rule_for(path, method) == self.rules.rule_for(shortened, method)
 
-    def _hint(self, outcome: Outcome) -> str | None:
-        """Return what an operator would otherwise hunt for."""
-        decision, request = outcome.decision, outcome.request
-        forwarded = bool(request.fields.get("x-forwarded-for"))
-        if decision.reason is Reason.IP_NOT_ALLOWED and forwarded and not self._network.trusts_peer(request.peer):
-            return "X-Forwarded-For came from a peer that is not in trusted_proxies, and was not read"
-        if (
-            decision.reason is Reason.IP_NOT_ALLOWED
-            and outcome.address is None
-            and self._network.trusts_peer(request.peer)
-        ):
-            return f"the client's address is not known: the trusted proxy sent no usable {self._network.source}"
-        if decision.reason is Reason.MISSING_TOKEN and decision.hint is None and forwarded:
-            return "no Authorization header came through the proxy in front: does it strip it?"
-        return decision.hint
-
 
 _PEER_REWRITTEN: Final = (
     "the server has already put a forwarded address in the place of the peer, so that trusted_proxies are not seen; "
@@ -373,7 +363,7 @@ def _version(
 ) -> str:
     """Return a short hash of the configuration, keys left out, to tell in a log which policy decided."""
     identities = [
-        (source.issuer, source.audience, source.algorithms, source.typ, source.leeway, sorted(source.claims.items()))
+        (source.issuer, source.audience, source.algorithms, source.typ, source.leeway, source.names)
         if isinstance(source, BearerTokens)
         else type(source).__qualname__
         for source in sources

@@ -234,10 +234,11 @@ class Head(NamedTuple):
 
 
 class SignedToken(NamedTuple):
-    """A compact JWS, taken apart and not yet believed."""
+    """A compact JWS, taken apart and not yet believed. `payload` is the JSON that `claims` were read from."""
 
     head: Head
     claims: dict[str, object]
+    payload: bytes
     message: bytes
     signature: bytes
 
@@ -257,22 +258,39 @@ _LAST_CHARACTERS: Final[tuple[frozenset[str], ...]] = (
 
 def read_token(token: str) -> SignedToken:
     """Take a compact JWS (RFC 7515 section 3.1) apart, strictly; raises `TokenRefused`."""
-    segments = token.split(".", 3)
+    segments = token.split(".", 5)
     if len(segments) != 3:  # noqa: PLR2004 - header, payload, signature
-        raise TokenRefused("it does not have three parts")
+        raise TokenRefused(_instead_of_three(token, len(segments)))
     head, payload, signature = segments
+    raw = _decode(payload, "its payload")
     return SignedToken(
         _read_head(head),
-        _read_object(payload, "its payload"),
+        _read_object(raw, "its payload"),
+        raw,
         token[: len(head) + 1 + len(payload)].encode("ascii"),
         _decode(signature, "its signature"),
     )
 
 
+# What JavaScript makes of a variable that nobody set.
+_UNSET: Final = frozenset({"undefined", "null", "None", "NaN"})
+
+
+def _instead_of_three(token: str, parts: int) -> str:
+    """Say what a text without three parts is, where that can be told: the usual ways to send the wrong thing."""
+    if token in _UNSET:
+        return f"it is the word {token}: the client sends a variable that was never set"
+    if parts == 1:
+        return "it is an opaque token and not a JWT: did the client ask its provider for this audience?"
+    if parts == 5:  # noqa: PLR2004 - RFC 7516 section 3.1: the parts of an encrypted token
+        return "it is an encrypted token (JWE), which only its provider can read: did the client ask for this audience?"
+    return "it does not have three parts"
+
+
 @lru_cache(maxsize=256)
 def _read_head(segment: str) -> Head:
     # All tokens that one key signed have the same header, so that it is read once.
-    fields = _read_object(segment, "its header")
+    fields = _read_object(_decode(segment, "its header"), "its header")
     algorithm, kid, typ = fields.get("alg"), fields.get("kid"), fields.get("typ")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise TokenRefused("its alg is not a signature algorithm that is supported")
@@ -292,11 +310,9 @@ def _decode(segment: str, what: str) -> bytes:
     return binascii.a2b_base64(segment.translate(_TO_STANDARD_ALPHABET) + padding)
 
 
-def _read_object(segment: str, what: str) -> dict[str, object]:
+def _read_object(raw: bytes, what: str) -> dict[str, object]:
     try:
-        value = _JSON.decode(_decode(segment, what).decode("utf-8"))
-    except TokenRefused:
-        raise
+        value = _JSON.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise TokenRefused(f"{what} is not JSON in UTF-8, or has a name twice") from error
     if not isinstance(value, dict):

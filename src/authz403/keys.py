@@ -19,7 +19,7 @@ SHORTEST_LIFE: Final = 60.0
 """Seconds: a fetched key set is kept at least so long, whatever its Cache-Control says."""
 
 LONGEST_LIFE: Final = 3600.0
-"""Seconds: a removed key is accepted at most so long (longer while the issuer cannot be reached: see `OUTAGE`)."""
+"""Seconds: a removed key is accepted at most so long, and while one fetch takes (or longer in an `OUTAGE`)."""
 
 DEFAULT_LIFE: Final = 600.0
 """Seconds that a key set is kept whose answer has no max-age."""
@@ -49,9 +49,12 @@ class KeySource(Protocol):
     """The keys of one issuer."""
 
     def find(
-        self, kid: str | None, now: float, *, fetch: bool
+        self, kid: str | None, now: float, *, fetch: bool, in_vain: Keys = ()
     ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
-        """Return the keys that a token with this `kid` may be signed with; `fetch` allows asking for new ones."""
+        """Return the keys that a token with this `kid` may be signed with, but for those that were tried `in_vain`.
+
+        `fetch` allows asking for new ones where there are none.
+        """
         ...
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:
@@ -69,9 +72,9 @@ class FixedKeys:
     def __init__(self, keys: KeySet) -> None:
         self._keys = keys
 
-    def find(self, kid: str | None, now: float, *, fetch: bool) -> Keys:  # noqa: ARG002 - the protocol's signature
+    def find(self, kid: str | None, now: float, *, fetch: bool, in_vain: Keys = ()) -> Keys:  # noqa: ARG002 - the protocol's signature
         """See `KeySource`."""
-        return self._keys.candidates(kid)
+        return _but_for(in_vain, self._keys.candidates(kid))
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:  # noqa: ARG002 - the protocol's signature
         """See `KeySource`."""
@@ -112,16 +115,16 @@ class FetchedKeys:
         self.report: Callable[[str, str], None] = lambda _cause, _hint: None
 
     def find(
-        self, kid: str | None, now: float, *, fetch: bool
+        self, kid: str | None, now: float, *, fetch: bool, in_vain: Keys = ()
     ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
         """See `KeySource`."""
-        known = self._known(kid, now) if self._may_serve(now) else ()
+        known = _but_for(in_vain, self._known(kid, now)) if self._may_serve(now) else ()
         if known:
             return known
         future = self._begin(now) if fetch else None
         if future is None:
-            return self._settled(kid, now)
-        return Need(How.FUTURE, lambda: future, lambda _: self._settled(kid, now))
+            return self._settled(kid, now, in_vain)
+        return Need(How.FUTURE, lambda: future, lambda _: self._settled(kid, now, in_vain), within=TIMEOUT + 1)
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:
         """See `KeySource`."""
@@ -138,17 +141,22 @@ class FetchedKeys:
         if now >= self._usable_until:
             return False
         self._begin(now)
-        # Beyond its life, a key set serves only through an outage: nobody knows whether a key of it was removed.
-        return now < self._expires_at or now < self._failed_at + OUTAGE_IS_FRESH
+        # Nobody knows whether a key was removed since. So, beyond its life, a key set serves only while the fetch that
+        # was begun before is under way, and through an outage.
+        return (
+            now < self._expires_at
+            or now < self._failed_at + OUTAGE_IS_FRESH
+            or (self._in_flight is not None and self._last_start < self._expires_at)
+        )
 
     def _known(self, kid: str | None, now: float) -> Keys:
         keys = self._keys
         return keys.candidates(kid) if keys is not None and now < self._usable_until else ()
 
-    def _settled(self, kid: str | None, now: float) -> Keys | KeysUnavailable:
+    def _settled(self, kid: str | None, now: float, in_vain: Keys) -> Keys | KeysUnavailable:
         if self._keys is None or now >= self._usable_until:
             return KeysUnavailable(self._failure, max(1.0, self._last_start + COOL_DOWN - now))
-        return self._known(kid, now)
+        return _but_for(in_vain, self._known(kid, now))
 
     def _begin(self, now: float) -> Future[None] | None:
         """Start a fetch in a thread of its own, or join the one under way; `None` during the cool-down."""
@@ -231,6 +239,10 @@ class FetchedKeys:
         self._expires_at = now + life
         self._usable_until = now + life + OUTAGE
         self._failed_at = float("-inf")
+
+
+def _but_for(in_vain: Keys, keys: Keys) -> Keys:
+    return tuple(key for key in keys if key not in in_vain) if in_vain else keys
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:

@@ -22,15 +22,24 @@ class How(Enum):
 class Need(Generic[T]):
     """Something from outside: do `work()` as `how` says, then call `resume` with its result or the exception it raised.
 
-    `resume` returns the next step: another `Need`, or what was asked for.
+    `resume` returns the next step: another `Need`, or what was asked for. Whoever waits longer than `within` seconds
+    gives up and resumes with a `TimeoutError`; `None` waits for as long as it takes.
     """
 
-    __slots__ = ("how", "resume", "work")
+    __slots__ = ("how", "resume", "within", "work")
 
-    def __init__(self, how: How, work: Callable[[], object], resume: Callable[[object], T | Need[T]]) -> None:
+    def __init__(
+        self,
+        how: How,
+        work: Callable[[], object],
+        resume: Callable[[object], T | Need[T]],
+        *,
+        within: float | None = None,
+    ) -> None:
         self.how = how
         self.work = work
         self.resume = resume
+        self.within = within
 
     def then(self, go_on: Callable[[T], U | Need[U]]) -> Need[U]:
         """Return the same need, followed by `go_on` once it is fulfilled."""
@@ -42,7 +51,7 @@ class Need(Generic[T]):
                 return following.then(go_on)
             return go_on(step)
 
-        return Need(self.how, self.work, resume)
+        return Need(self.how, self.work, resume, within=self.within)
 
 
 def is_async(function: object) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
 NO_CLAIMS: Final[Mapping[str, object]] = MappingProxyType({})
+NO_NAMES: Final[frozenset[str]] = frozenset()
 
 
 class Credentials:
@@ -17,6 +19,11 @@ class Credentials:
 
     def __init__(self, scopes: tuple[str, ...]) -> None:
         self.scopes = scopes
+
+
+@lru_cache(maxsize=4_096)
+def _credentials(scopes: frozenset[str]) -> Credentials:
+    return Credentials(("authenticated", *sorted(scopes)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +51,7 @@ class Principal:
     def __post_init__(self) -> None:
         if not self.sub:
             raise ValueError("a principal needs a sub")
-        credentials = Credentials(("authenticated", *sorted(self.scopes)))
-        object.__setattr__(self, "credentials", credentials)
+        object.__setattr__(self, "credentials", _credentials(frozenset(self.scopes)))
 
     @property
     def key(self) -> tuple[str, str]:

@@ -5,13 +5,13 @@ The signature is verified before any claim is believed; every claim has exactly 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, TypeGuard
+from typing import Final, Literal, NamedTuple
 
+from authz403.claims import ClaimNames, Preset, WrongType, audiences_of, claim_names, fingerprint, principal_of
 from authz403.errors import Mistakes
 from authz403.fetch import wrong_with_url
 from authz403.jose import (
@@ -28,25 +28,28 @@ from authz403.jose import (
     read_json_file,
 )
 from authz403.keys import FetchedKeys, FixedKeys, Keys, KeySource, KeysUnavailable
-from authz403.need import Need
+from authz403.need import Need, is_async
 from authz403.policy import Rejected
-from authz403.principal import Principal, is_numeric_date
+from authz403.principal import NO_CLAIMS, Principal, is_numeric_date
 from authz403.reasons import Reason
 
-ClaimPath = str | Sequence[str]
+AUTHORIZATION: Final = "authorization"
 
 _ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 # Many providers say JWT or nothing; other profiles (logout+jwt, dpop+jwt, ...) name themselves.
 _LENIENT_TYPES: Final = _ACCESS_TOKEN_TYPES | {"jwt", "application/jwt"}
-_DEEPEST_CLAIM: Final = 32  # objects and arrays within each other
 _LARGEST_LEEWAY: Final = 300  # seconds
-_FIELDS: Final = ("scopes", "roles", "permissions")
+_FIELD_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+# A browser sends these by itself, or another party than the one that is to be identified writes them.
+_NOT_FOR_TOKENS: Final = frozenset({"cookie", "host", "origin", "referer", "sec-websocket-protocol"})
 
 
 class Verified(NamedTuple):
-    """A principal and the key that its token was verified with."""
+    """A token that was found good: whom it names, until when, and the source and the key that vouch for it."""
 
     principal: Principal
+    expires_at: float
+    source: BearerTokens
     key: VerificationKey
 
 
@@ -57,10 +60,17 @@ class BearerTokens:
     `issuer` and `audience` (one or several of which a token must name one) are compared exactly with `iss` and `aud`.
     Keys come from one of: `key` (a PEM, a JWK or, with an HS algorithm named, a secret), `jwks` (a mapping or the path
     of a file), `jwks_url`, or else the issuer's discovery document. `algorithms` narrows what the keys allow. `leeway`
-    is the tolerance for clocks, in seconds. `typ="strict"` accepts `at+jwt` alone (RFC 9068). `claims` says where
-    `scopes`, `roles` and `permissions` stand, each a claim's name or a path into nested objects, such as
-    `{"roles": ["realm_access", "roles"]}`; by default scopes come from `scope`, else `scp`. `realm` is what challenges
-    say. Raises `ConfigurationError` listing every mistake; no message ever holds a key.
+    is the tolerance for clocks, in seconds. `typ="strict"` accepts `at+jwt` alone (RFC 9068).
+
+    `claims` says where the fields of a principal stand: the name of a preset (`"auth0"`, `"cognito"`, `"entra"`,
+    `"keycloak"`, `"okta"`, `"rfc9068"`), or a mapping of `scopes`, `roles`, `permissions`, `client_id`, `sub`,
+    `token_id` and `audience` to a claim's name or a path into nested objects, such as
+    `{"preset": "auth0", "roles": "https://shop.example/roles"}`; by default scopes come from `scope`, else `scp`.
+
+    `read_from` is the lower-case name of the header that holds the token: `authorization` after the word Bearer, any
+    other the token alone, as a proxy in front writes it. `is_revoked(principal)`, a plain function that must not block,
+    is asked at every request. `realm` is what challenges say. Raises `ConfigurationError` listing every mistake; no
+    message ever holds a key.
     """
 
     issuer: str
@@ -71,14 +81,16 @@ class BearerTokens:
     algorithms: Iterable[str] | None = None
     leeway: float = 30
     typ: Literal["lenient", "strict"] = "lenient"
-    claims: Mapping[str, ClaimPath] = field(default_factory=dict)
+    claims: Preset | Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    read_from: str = AUTHORIZATION
+    is_revoked: Callable[[Principal], bool] | None = None
     realm: str | None = None
     dangerously_allow_http: bool = False
     keys: KeySource = field(init=False, repr=False)
+    names: ClaimNames = field(init=False, repr=False)
     _audiences: frozenset[str] = field(init=False, repr=False)
     _algorithms: frozenset[str] = field(init=False, repr=False)
     _types: frozenset[str] = field(init=False, repr=False)
-    _paths: Mapping[str, tuple[str, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         mistakes = Mistakes("BearerTokens")
@@ -99,8 +111,14 @@ class BearerTokens:
         realm = self.realm if self.realm is not None else (audiences[0] if audiences else "")
         if not isinstance(realm, str) or not realm.isprintable() or not realm.isascii():
             mistakes.add("realm", realm, "printable ASCII is needed; set realm= where the audience is something else")
+        if not isinstance(self.read_from, str) or _FIELD_NAME.fullmatch(self.read_from) is None:
+            mistakes.add("read_from", self.read_from, "the lower-case name of a header is needed")
+        elif self.read_from in _NOT_FOR_TOKENS:
+            mistakes.add("read_from", self.read_from, "a header that browsers write by themselves holds no token here")
+        if self.is_revoked is not None and (not callable(self.is_revoked) or is_async(self.is_revoked)):
+            mistakes.add("is_revoked", self.is_revoked, "a plain function of the principal is needed")
         put = object.__setattr__
-        put(self, "_paths", _claim_paths(mistakes, self.claims))
+        put(self, "names", claim_names(mistakes, self.claims))
         if self.algorithms is not None:
             put(self, "algorithms", mistakes.strings("algorithms", self.algorithms))
         put(self, "_algorithms", _algorithms(mistakes, self.algorithms))
@@ -110,7 +128,8 @@ class BearerTokens:
         put(self, "realm", realm)
         put(self, "algorithms", None if self.algorithms is None else tuple(sorted(self._algorithms)))
         put(self, "_audiences", frozenset(audiences))
-        put(self, "_types", _ACCESS_TOKEN_TYPES if self.typ == "strict" else _LENIENT_TYPES)
+        is_strict = self.typ == "strict" or self.names.is_strict
+        put(self, "_types", _ACCESS_TOKEN_TYPES if is_strict else _LENIENT_TYPES)
 
     def issued(self, claims: Mapping[str, object]) -> bool:
         """Tell whether a token, not yet believed, says that it is of this issuer."""
@@ -118,63 +137,83 @@ class BearerTokens:
 
     def verify(self, token: str, signed: SignedToken, now: float) -> Verified | Rejected | Need[Verified | Rejected]:
         """Verify signature and claims. `now` is in seconds since the epoch."""
-        hint = self._foreign(signed.claims)
         # A token of another issuer cannot make us fetch: our issuer's keys would not verify it.
-        found = self.keys.find(signed.head.kid, now, fetch=hint is None or self.issued(signed.claims))
+        found = self.keys.find(signed.head.kid, now, fetch=self.issued(signed.claims))
         if isinstance(found, Need):
-            return found.then(lambda keys: self._judge(token, signed, keys, now, hint))
-        return self._judge(token, signed, found, now, hint)
+            return found.then(lambda keys: self._judge(token, signed, keys, now))
+        return self._judge(token, signed, found, now)
 
     def _judge(
-        self, token: str, signed: SignedToken, keys: Keys | KeysUnavailable, now: float, hint: str | None
-    ) -> Verified | Rejected:
-        if isinstance(keys, KeysUnavailable) and not self.issued(signed.claims):
-            return Rejected(Reason.INVALID_TOKEN, hint)
+        self, token: str, signed: SignedToken, keys: Keys | KeysUnavailable, now: float, in_vain: Keys = ()
+    ) -> Verified | Rejected | Need[Verified | Rejected]:
         if isinstance(keys, KeysUnavailable):
-            return Rejected(Reason.KEYS_UNAVAILABLE, keys.why, retry_after=keys.retry_after)
+            if self.issued(signed.claims):
+                return Rejected(Reason.KEYS_UNAVAILABLE, keys.why, retry_after=keys.retry_after)
+            return self._refused(signed, Reason.INVALID_TOKEN, "its issuer is not ours")
         algorithm = signed.head.algorithm
         if algorithm not in self._algorithms:
-            return Rejected(Reason.INVALID_TOKEN, hint or f"its algorithm {algorithm} is not allowed")
-        for key in keys or self.keys.decoys():
+            return self._refused(signed, Reason.INVALID_TOKEN, f"its algorithm {algorithm} is not allowed")
+        # Where no key is known, one is tried for nothing: time shall not tell which key ids exist.
+        for key in keys or (() if in_vain else self.keys.decoys()):
             if key.verifies(algorithm, signed.message, signed.signature) and keys:
-                refused = self._wrong_with(signed, now)
-                if refused is not None:
-                    reason, why = refused
-                    return Rejected(reason, hint or why, _log_facts(signed.claims, token))
-                try:
-                    return Verified(self._principal(signed.claims, token), key)
-                except _WrongType as error:
-                    return Rejected(Reason.INVALID_TOKEN, str(error), _log_facts(signed.claims, token))
-        known = (
-            "its signature is not that of the key it names" if keys else "it is signed by a key that is not known here"
+                return self._accept(token, signed, key, now)
+        if keys and not in_vain and self.issued(signed.claims):
+            # The issuer may have another key by now, under no id or under the same.
+            found = self.keys.find(signed.head.kid, now, fetch=True, in_vain=keys)
+            if isinstance(found, Need):
+                return found.then(lambda newer: self._judge(token, signed, newer, now, keys))
+            return self._judge(token, signed, found, now, keys)
+        known = keys or in_vain
+        why = (
+            "its signature is not that of the key it names" if known else "it is signed by a key that is not known here"
         )
-        return Rejected(Reason.INVALID_TOKEN, hint or known)
+        return self._refused(signed, Reason.INVALID_TOKEN, why)
 
-    def _foreign(self, claims: Mapping[str, object]) -> str | None:
-        """Return the hint for a token of another environment, whatever else is wrong with it; for the log alone."""
-        issuer, audience = claims.get("iss"), claims.get("aud")
+    def _accept(self, token: str, signed: SignedToken, key: VerificationKey, now: float) -> Verified | Rejected:
+        """Read the claims of a token whose signature is good."""
+        wrong = self._wrong_with(signed, now)
+        if wrong is None:
+            try:
+                principal = principal_of(self.names, signed.claims, signed.payload, self.issuer, token)
+                return Verified(principal, principal.expires_at or 0.0, self, key)
+            except WrongType as error:
+                wrong = Reason.INVALID_TOKEN, str(error)
+        return self._refused(signed, *wrong, _log_facts(signed.claims, token))
+
+    def _refused(
+        self, signed: SignedToken, reason: Reason, why: str, facts: Mapping[str, object] = NO_CLAIMS
+    ) -> Rejected:
+        return Rejected(reason, self._diagnosis(signed) or why, facts)
+
+    def _diagnosis(self, signed: SignedToken) -> str | None:
+        """Say what an operator would otherwise hunt for, whatever else is wrong with a token; for the log alone."""
+        claims = signed.claims
+        issuer, audiences = claims.get("iss"), audiences_of(self.names, claims)
+        found = []
         if issuer != self.issuer:
-            return f"the token says iss {issuer!r} and this service accepts {self.issuer!r}"
-        if not self._audiences.intersection(_audiences_of(audience)):
-            return f"the token says aud {audience!r} and this service is {sorted(self._audiences)!r}"
-        return None
+            found.append(f"the token says iss {issuer!r} and this service accepts {self.issuer!r}")
+        if audiences is None or self._audiences.isdisjoint(audiences):
+            said = claims.get("aud") if audiences is None else sorted(audiences)
+            found.append(f"the token says aud {said!r} and this service is {sorted(self._audiences)!r}")
+        other = _other_kind(signed)
+        if other is not None:
+            found.append(other)
+        return "; ".join(found) or None
 
     def _wrong_with(self, signed: SignedToken, now: float) -> tuple[Reason, str] | None:
         """Check the registered claims (RFC 7519 section 4.1) of a token whose signature is good."""
         claims = signed.claims
-        issuer, audience, expires, starts = claims.get("iss"), claims.get("aud"), claims.get("exp"), claims.get("nbf")
-        if not isinstance(issuer, str) or not (isinstance(audience, str) or _is_list_of_strings(audience)):
+        issuer, expires, starts = claims.get("iss"), claims.get("exp"), claims.get("nbf")
+        audiences = audiences_of(self.names, claims)
+        if not isinstance(issuer, str) or audiences is None:
             return Reason.INVALID_TOKEN, "it has no iss or no aud, or one of the wrong type"
         if issuer != self.issuer:
             return Reason.WRONG_ISSUER, f"its iss is {issuer!r}"
-        if not self._audiences.intersection(_audiences_of(audience)):
-            return Reason.WRONG_AUDIENCE, f"its aud is {audience!r}"
-        typ = signed.head.typ
-        # RFC 9068 section 4: the resource server MUST verify that the typ header is at+jwt; lenient mode knows why not.
-        if typ is None and self.typ == "strict":
-            return Reason.WRONG_TOKEN_TYPE, "it has no typ"
-        if typ is not None and typ.lower() not in self._types:
-            return Reason.WRONG_TOKEN_TYPE, f"its typ is {typ!r}"
+        if self._audiences.isdisjoint(audiences):
+            return Reason.WRONG_AUDIENCE, f"its aud is {sorted(audiences)!r}"
+        other = self._wrong_kind(signed)
+        if other is not None:
+            return Reason.WRONG_TOKEN_TYPE, other
         if (
             not is_numeric_date(expires)
             or not is_numeric_date(claims.get("nbf", 0))
@@ -186,66 +225,43 @@ class BearerTokens:
                 Reason.TOKEN_NOT_YET_VALID,
                 f"it is not valid for another {starts - now:.0f} s: whose clock is wrong?",
             )
-        if isinstance(expires, int | float) and now - self.leeway >= expires:
+        if now - self.leeway >= expires:
             return Reason.TOKEN_EXPIRED, f"it expired {now - expires:.0f} s ago"
         return None
 
-    def _principal(self, claims: Mapping[str, object], token: str) -> Principal:
-        client_id = _text(claims, "client_id") or _text(claims, "azp")
-        sub = _text(claims, "sub") or client_id
-        if not sub:
-            raise _WrongType("it has neither sub nor client_id")
-        expires = claims["exp"]
-        return Principal(
-            sub=sub,
-            issuer=self.issuer,
-            client_id=client_id,
-            scopes=self._scopes(claims),
-            roles=_list_of_strings(claims, self._paths["roles"]),
-            permissions=_list_of_strings(claims, self._paths["permissions"]),
-            claims=_frozen_mapping(claims),
-            token_id=_text(claims, "jti") or fingerprint(token),
-            expires_at=float(expires) if isinstance(expires, int | float) else None,
-        )
-
-    def _scopes(self, claims: Mapping[str, object]) -> frozenset[str]:
-        path = self._paths.get("scopes")
-        if path is None:
-            path = ("scope",) if "scope" in claims else ("scp",)
-        value = _at(claims, path)
-        if value is None:
-            return frozenset()
-        # RFC 6749 section 3.3: space-delimited, case-sensitive strings. Some providers send a list in scp.
-        if isinstance(value, str):
-            return frozenset(name for name in value.split(" ") if name)
-        if isinstance(value, list) and path != ("scope",):
-            return _list_of_strings(claims, path)
-        raise _WrongType(f"its {'.'.join(path)} is not a string")
+    def _wrong_kind(self, signed: SignedToken) -> str | None:
+        """Say why a token is no access token of this provider, or `None`."""
+        typ = signed.head.typ
+        # RFC 9068 section 4: the resource server MUST verify that the typ header is at+jwt; lenient mode knows why not.
+        if typ is None and self._types is _ACCESS_TOKEN_TYPES:
+            return "it has no typ"
+        if typ is not None and typ.lower() not in self._types:
+            return f"its typ is {typ!r}"
+        for names in self.names.marks:
+            if not any(name in signed.claims for name in names):
+                return f"it has no {' or '.join(names)}, as this provider's access tokens have"
+        return _other_kind(signed)
 
 
-class _WrongType(Exception):  # noqa: N818 - never leaves this module
-    """A claim has a type that it cannot have."""
+def _other_kind(signed: SignedToken) -> str | None:
+    """Say which other kind of token a JWT plainly is, or `None`; a typ of at+jwt settles it (RFC 9068 section 2.1)."""
+    typ, claims = signed.head.typ, signed.claims
+    if typ is not None and typ.lower() in _ACCESS_TOKEN_TYPES:
+        return None
+    use, kind = claims.get("token_use", "access"), claims.get("typ")
+    if use != "access":
+        return f"its token_use is {use!r}: send the access token"
+    if kind in _OTHER_KINDS:
+        return f"its claim typ is {kind!r}: send the access token"
+    # OpenID Connect Core 1.0 section 2 and 3.3.2.11: at_hash, c_hash and nonce are claims of ID tokens.
+    if "at_hash" in claims or "c_hash" in claims or ("nonce" in claims and not {"scope", "scp"} & claims.keys()):
+        return "it is an ID token (it has at_hash, c_hash or nonce): send the access token"
+    # RFC 8417 section 2.2, and OpenID Connect Back-Channel Logout 1.0 section 2.4
+    return "it is a logout or security event token (it has events)" if "events" in claims else None
 
 
-def fingerprint(token: str) -> str:
-    """Return what the log calls a token that has no `jti`: enough to tell two apart, nothing to use."""
-    return "sha256:" + hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
-
-
-def _claim_paths(mistakes: Mistakes, claims: object) -> Mapping[str, tuple[str, ...]]:
-    paths: dict[str, tuple[str, ...]] = {"roles": ("roles",), "permissions": ("permissions",)}
-    if not isinstance(claims, Mapping):
-        mistakes.add("claims", claims, 'a mapping such as {"roles": ["realm_access", "roles"]} is needed')
-        return paths
-    for name, path in claims.items():
-        if name not in _FIELDS:
-            mistakes.add("claims", name, f"one of {', '.join(_FIELDS)} is needed")
-            continue
-        steps = (path,) if isinstance(path, str) else mistakes.strings(f"claims[{name!r}]", path)
-        if not steps or "" in steps:
-            mistakes.add(f"claims[{name!r}]", path, "the name of a claim, or a path of names, is needed")
-        paths[name] = steps
-    return paths
+# What Keycloak writes into the claim typ of its other tokens.
+_OTHER_KINDS: Final = ("ID", "Refresh", "Offline", "Logout")
 
 
 def _algorithms(mistakes: Mistakes, named: object) -> frozenset[str]:
@@ -317,60 +333,6 @@ def _read_jwks(mistakes: Mistakes, jwks: object, secrets: frozenset[str]) -> Key
     if not keys.keys and not refused:
         raise KeyRefused("it holds no key")
     return keys
-
-
-def _audiences_of(value: object) -> frozenset[str]:
-    if isinstance(value, str):
-        return frozenset({value})
-    if isinstance(value, list):
-        return frozenset(one for one in value if isinstance(one, str))
-    return frozenset()
-
-
-def _text(claims: Mapping[str, object], name: str) -> str | None:
-    value = claims.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise _WrongType(f"its {name} is not a string")
-
-
-def _at(claims: Mapping[str, object], path: tuple[str, ...]) -> object:
-    value: object = claims
-    for step in path:
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise _WrongType(f"its {'.'.join(path)} does not lead through objects")
-        value = value.get(step)
-    return value
-
-
-def _list_of_strings(claims: Mapping[str, object], path: tuple[str, ...]) -> frozenset[str]:
-    value = _at(claims, path)
-    if value is None:
-        return frozenset()
-    if not _is_list_of_strings(value):
-        raise _WrongType(f"its {'.'.join(path)} is not a list of strings")
-    return frozenset(value)
-
-
-def _is_list_of_strings(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _frozen_mapping(claims: Mapping[str, object], depth: int = 0) -> Mapping[str, object]:
-    return MappingProxyType({name: _frozen(value, depth) for name, value in claims.items()})
-
-
-def _frozen(value: object, depth: int) -> object:
-    """Return a claim that nobody can change, as one principal serves many requests."""
-    if depth >= _DEEPEST_CLAIM:
-        raise _WrongType("its claims are nested too deep")
-    if isinstance(value, dict):
-        return _frozen_mapping(value, depth + 1)
-    if isinstance(value, list):
-        return tuple([_frozen(one, depth + 1) for one in value])
-    return value
 
 
 def _log_facts(claims: Mapping[str, object], token: str) -> Mapping[str, object]:
