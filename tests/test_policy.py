@@ -234,17 +234,6 @@ def test_the_sentence_says_one_or_all(wanted: Requirement, detail: str) -> None:
     assert judged(wanted).detail == detail
 
 
-def test_no_role_at_all_is_hinted_at() -> None:
-    """A caller without any role is most often one whose provider sends roles in another claim."""
-    assert judged(roles("admin"), BOB).hint == "the caller is signed in and has no role at all"
-    assert judged(roles("admin"), ALICE).hint is None
-
-
-def test_a_missing_scope_is_hinted_at_where_the_token_holds_none() -> None:
-    """A token without any scope is most often one whose provider dropped what was asked for."""
-    assert judged(scopes("c"), BOB).hint is not None
-
-
 def test_roles_are_not_told_to_the_anonymous() -> None:
     """The names of roles and permissions are for the signed in alone."""
     decision = judged(roles("admin") & permissions("x"), NOBODY)

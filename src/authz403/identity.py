@@ -7,7 +7,7 @@ than its `exp`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from threading import Lock
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from authz403.bounded import put
 from authz403.credentials import LONGEST_CREDENTIAL, MISSING, Unusable, bare_token, bearer_token
 from authz403.errors import Mistakes
 from authz403.jose import TokenRefused, read_token
-from authz403.need import Need
+from authz403.need import How, Need, is_async
 from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.rbac import Rbac
@@ -25,10 +25,14 @@ from authz403.request import AccessRequest
 from authz403.role_lookup import RoleLookup
 from authz403.tokens import AUTHORIZATION, BearerTokens, Verified
 
+__all__ = ["AccessRequest", "IdentitySource", "Rejected"]  # what a source of one's own is made with
+
 Identity = Principal | Rejected
 
 MOST_TOKENS: Final = 10_000
 """How many verified tokens a gate remembers, unless it is told otherwise."""
+
+_PATIENCE: Final = 5.0  # seconds that an async source may take, and after which it makes sense to ask again
 
 
 @runtime_checkable
@@ -36,7 +40,9 @@ class IdentitySource(Protocol):
     """Where identities come from besides bearer tokens: a session, an API key, a proxy's header.
 
     `fields` are the lower-case names of the header fields that it reads. `identify` returns the principal, a `Rejected`
-    for a credential that is bad, or `None` where the request has no credential of this kind. `now` is in seconds.
+    for a credential that is bad, or `None` where the request has no credential of this kind. `now` is in seconds. It
+    may be async; a plain one must not block. What an async one raises, or if it takes longer than 5 s, is answered with
+    503 `policy_unavailable`.
     """
 
     @property
@@ -44,7 +50,9 @@ class IdentitySource(Protocol):
         """The header fields that `identify` reads."""
         ...
 
-    def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity | None] | None:
+    def identify(
+        self, request: AccessRequest, now: float
+    ) -> Identity | Need[Identity | None] | Awaitable[Identity | None] | None:
         """Return who is asking, as far as this source can tell."""
         ...
 
@@ -137,7 +145,7 @@ class Identifier:
 
     def _from_others(self, request: AccessRequest, now: float, first: int) -> Identity | Need[Identity | None] | None:
         for index in range(first, len(self._others)):
-            found = self._others[index].identify(request, now)
+            found = _asked(self._others[index], request, now)
             if isinstance(found, Need):
                 return found.then(self._or_others(request, now, index + 1))
             if found is not None:
@@ -175,6 +183,22 @@ class Identifier:
             with self._lock:
                 put(self._tokens, entry, found, most=self._most_tokens)
         return self._admitted(found, now)
+
+
+def _asked(source: IdentitySource, request: AccessRequest, now: float) -> Identity | Need[Identity | None] | None:
+    """Ask a source of the app's own, which may have to be awaited."""
+    if not is_async(source.identify):
+        return source.identify(request, now)  # type: ignore[return-value]  # nothing to await, as it is not async
+
+    def taken(answer: object) -> Identity | None:
+        if isinstance(answer, Exception):
+            hint = f"{type(source).__name__} raised {answer!r}"
+            return Rejected(Reason.POLICY_UNAVAILABLE, hint, retry_after=_PATIENCE)
+        if answer is None or isinstance(answer, Principal | Rejected):
+            return answer
+        raise TypeError(f"{type(source).__name__}.identify gave {type(answer).__name__}, not a Principal or a Rejected")
+
+    return Need(How.COROUTINE, lambda: source.identify(request, now), taken, within=_PATIENCE)
 
 
 def _entry(field: str, line: str) -> bytes:

@@ -147,7 +147,6 @@ class Scopes(NeedsIdentity):
             required_scopes=self.told_scopes,
             missing_scopes=missing,
             detail=_needs("scope", self.names, one_is_enough=True) if len(self.told_scopes) < len(self.names) else None,
-            hint=None if identity.scopes else "the token has no scope at all: did its issuer drop what was asked for?",
         )
 
     def __repr__(self) -> str:
@@ -180,8 +179,7 @@ class Held(NeedsIdentity):
             detail=_needs(self._what, self._names, one_is_enough=self._one_is_enough),
         )
         if self._what == "role":
-            hint = None if held else "the caller is signed in and has no role at all"
-            return unmet._replace(required_roles=self._names, missing_roles=missing, hint=hint)
+            return unmet._replace(required_roles=self._names, missing_roles=missing)
         return unmet._replace(required_permissions=self._names, missing_permissions=missing)
 
     def __repr__(self) -> str:
