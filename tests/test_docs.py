@@ -1,5 +1,7 @@
 """The docs say what the code does: their examples run, their links lead somewhere, their tables are the code's own."""
 
+import asyncio
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -250,6 +252,16 @@ def bearer(
     return {"Authorization": "Bearer " + jwt.encode(said, SECRET, algorithm="HS256")}
 
 
+def from_gateway(**claims: object) -> dict[str, str]:
+    """Return the header in which the proxy of the example says who is calling."""
+    return {"X-Gateway-Token": bearer(**claims)["Authorization"].removeprefix("Bearer ")}  # type: ignore[arg-type]
+
+
+def cookie(session_id: str, name: str = "Accept", value: str = "*/*") -> dict[str, str]:
+    """Return the headers of a browser with a session, and one more."""
+    return {"Cookie": f"theme=dark; __Host-session={session_id}", name: value}
+
+
 CALLS: Final[Mapping[str, Sequence[Asked]]] = {
     "quickstart": [
         Asked(401, "missing_token", "POST", "/orders"),
@@ -281,6 +293,33 @@ CALLS: Final[Mapping[str, Sequence[Asked]]] = {
             "/orders",
             partial(dict, {"Authorization": "Bearer", "X-Api-Key": "only-for-trying-out"}),
         ),
+    ],
+    "sessions": [
+        Asked(401, "missing_token", "POST", "/orders"),
+        Asked(200, None, "POST", "/orders", partial(cookie, "only-for-trying-out")),
+        Asked(200, None, "POST", "/orders", partial(cookie, "only-for-trying-out", "Origin", "https://shop.example")),
+        Asked(401, "invalid_token", "POST", "/orders", partial(cookie, "guessed")),
+        Asked(
+            403, "csrf_failed", "POST", "/orders", partial(cookie, "only-for-trying-out", "Origin", "https://x.example")
+        ),
+        Asked(
+            403,
+            "csrf_failed",
+            "POST",
+            "/orders",
+            partial(cookie, "only-for-trying-out", "Sec-Fetch-Site", "cross-site"),
+        ),
+        Asked(
+            403, "csrf_failed", "POST", "/orders", partial(cookie, "only-for-trying-out", "Sec-Fetch-Site", "same-site")
+        ),
+        Asked(200, None, "POST", "/orders", partial(cookie, "only-for-trying-out", "Sec-Fetch-Site", "same-origin")),
+    ],
+    "proxy_token": [
+        Asked(401, "missing_token", "GET", "/whoami"),
+        Asked(401, "missing_token", "GET", "/whoami", partial(bearer, iss="https://gateway.example")),
+        Asked(401, "invalid_token", "GET", "/whoami", partial(dict, {"X-Gateway-Token": "alice"})),
+        Asked(401, "wrong_issuer", "GET", "/whoami", from_gateway),
+        Asked(200, None, "GET", "/whoami", partial(from_gateway, iss="https://gateway.example")),
     ],
     "browser": [
         Asked(403, "insufficient_scope", "POST", "/orders", bearer),
@@ -413,11 +452,56 @@ def test_the_providers_can_be_configured_as_shown(tmp_path: Path) -> None:
         ways.by_public_key(public_pem().decode()),
         ways.by_secret(SECRET),
         ways.keycloak(),
-        ways.cognito_groups(),
-        ways.namespaced_roles(),
+        ways.keycloak_client_roles(),
+        ways.auth0(),
+        ways.entra_id("5f6c2f6e-2b0e-4bd8-8b57-2a6a1c6f2d11", "0b1d6a35-6c0f-4c0e-8f52-6a8a0f9f8f10"),
+        ways.okta(),
+        ways.cognito("eu-central-1", "eu-central-1_a1b2c3", ["4f1u"]),
+        ways.rfc9068(),
+        ways.with_revocation(),
+        example("proxy_token").google_iap(12, 34),
+        example("proxy_token").cloudflare_access("shop", "orders"),
     ]
     assert all(isinstance(source, BearerTokens) for source in made)
     assert isinstance(ways.several_issuers(), Gate)
+
+
+def test_a_token_is_revoked_as_shown() -> None:
+    """A token is told by issuer and `jti`, and is refused from the moment in which it is revoked."""
+    ways = example("identity_provider")
+    tokens = BearerTokens(
+        issuer=ISSUER, audience="orders-api", key=SECRET, algorithms=["HS256"], is_revoked=ways.is_revoked
+    )
+    app = fastapi.FastAPI()
+    app.add_middleware(AuthzMiddleware, gate=Gate(tokens=tokens, default=authz403.authenticated))
+    app.get("/orders")(lambda: None)
+    asked = bearer(jti="b0c4")
+    assert client(app).get("/orders", headers=asked).status_code == 200
+    ways.revoked.add((ISSUER, "b0c4"))
+    assert client(app).get("/orders", headers=asked).headers["authz-reason"] == "token_revoked"
+    assert client(app).get("/orders", headers=bearer(jti="another")).status_code == 200
+
+
+def test_a_session_that_is_over_or_doubtful_is_refused() -> None:
+    """The example's source looks at the end of a session, and at its cookie being there once."""
+    sessions = example("sessions")
+    identify = sessions.Sessions(sessions.store).identify
+    over = Principal(sub="bob", issuer=sessions.ORIGIN, expires_at=1.0)
+    sessions.store.sessions[hashlib.sha256(b"old").hexdigest()] = over
+
+    def found(cookie: str) -> object:
+        return asyncio.run(identify(AccessRequest("GET", "/", fields={"cookie": (cookie,)}), 2.0))
+
+    assert isinstance(sessions.Sessions(sessions.store), IdentitySource)
+    assert found("theme=dark") is None
+    for cookie, reason in (
+        ("__Host-session=old", Reason.TOKEN_EXPIRED),
+        ("__Host-session=guessed", Reason.INVALID_TOKEN),
+        ("__Host-session=a; __Host-session=only-for-trying-out", Reason.INVALID_REQUEST),
+    ):
+        rejected = found(cookie)
+        assert isinstance(rejected, Rejected)
+        assert rejected.reason is reason
 
 
 def test_the_api_keys_are_an_identity_source() -> None:

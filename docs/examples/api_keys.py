@@ -7,8 +7,7 @@ from fastapi import FastAPI
 from authz403 import BearerTokens, Gate, Principal, Reason, requires, scopes
 from authz403.asgi import AuthzMiddleware
 from authz403.fastapi import CurrentPrincipal
-from authz403.policy import Rejected
-from authz403.request import AccessRequest
+from authz403.identity import AccessRequest, Rejected
 
 
 class ApiKeys:

@@ -88,7 +88,7 @@ class Reason(StrEnum):
     WRONG_TOKEN_TYPE = (
         "wrong_token_type", 401, "sign_in_again", "Not an access token",
         "The token is of another kind than an access token.",
-        "The token's `typ` header is that of another profile, such as a logout token's.",
+        "The token's `typ` is that of another profile, or it is plainly an ID, refresh or logout token.",
         "invalid_token",
     )  # fmt: skip
     TOKEN_REVOKED = (
@@ -173,7 +173,7 @@ class Reason(StrEnum):
     POLICY_UNAVAILABLE = (
         "policy_unavailable", 503, "retry_later", "Policy source unavailable",
         "Access cannot be decided at the moment.",
-        "The source of roles cannot be reached and nothing usable is cached.",
+        "The source of roles or of identities cannot be reached, and nothing usable is cached.",
         None, True,
     )  # fmt: skip
     POLICY_ERROR = (
