@@ -203,19 +203,19 @@ def _refuse_deep(value: object, depth: int) -> None:
 
 def _first(places: tuple[Path, ...], claims: Mapping[str, object]) -> tuple[object, Path]:
     for path in places:
-        value = value_at(path, claims)
+        value = _value_at(path, claims)
         if value is not None:
             return value, path
     return None, ()
 
 
-def value_at(path: Path, claims: Mapping[str, object]) -> object:
+def _value_at(path: Path, claims: Mapping[str, object]) -> object:
     """Return what stands at a path of names, `None` where it ends early; raises `WrongType` where it cannot lead on."""
-    value: object = claims
-    for step in path:
+    value = claims.get(path[0])
+    for step in path[1:]:
         if value is None:
             return None
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise WrongType(f"its {'.'.join(path)} does not lead through objects")
         value = value.get(step)
     return value

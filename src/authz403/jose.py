@@ -244,8 +244,8 @@ class SignedToken(NamedTuple):
 
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+")
-_TO_STANDARD_ALPHABET: Final = str.maketrans("-_", "+/")
-_PADDING: Final = ("", None, "==", "=")
+_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+_PADDING: Final = (b"", None, b"==", b"=")
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # With two or three characters left over, the last one's low bits are unused: one spelling a token, not sixteen.
 _LAST_CHARACTERS: Final[tuple[frozenset[str], ...]] = (
@@ -307,7 +307,7 @@ def _decode(segment: str, what: str) -> bytes:
     padding = _PADDING[left_over]
     if padding is None or _SEGMENT.fullmatch(segment) is None or segment[-1] not in _LAST_CHARACTERS[left_over]:
         raise TokenRefused(f"{what} is not base64url")
-    return binascii.a2b_base64(segment.translate(_TO_STANDARD_ALPHABET) + padding)
+    return binascii.a2b_base64(segment.encode("ascii").translate(_TO_STANDARD_ALPHABET) + padding)
 
 
 def _read_object(raw: bytes, what: str) -> dict[str, object]:
