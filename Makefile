@@ -1,4 +1,5 @@
-# The two commands of a fresh machine: `make demo` and `make test`. Only python3 (3.11+) is taken for granted.
+# The two commands of a fresh machine: `make demo` and `make test`. Only python3 (3.11+) is taken for granted;
+# where node and npm are there too, the tests meet a real identity provider.
 # ARGS goes to pytest: make test ARGS="-k preflight --no-cov"
 PY ?= python3
 ARGS ?=
@@ -11,6 +12,7 @@ UV := .venv/bin/uv
 COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --upgrade \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
 WHOLE := pyproject.toml --all-extras --group dev
+PROVIDER := tests/provider/node_modules/.stamp
 
 .PHONY: demo test check test-matrix bench build lock clean
 
@@ -26,10 +28,20 @@ $(UV): requirements/uv.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@touch $@
 
+# Without it, the tests that need it skip and say so.
+$(PROVIDER): tests/provider/package.json tests/provider/package-lock.json
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+		echo "No node and npm here: tests against a real identity provider will skip."; \
+	elif npm ci --prefix tests/provider --silent --no-audit --no-fund; then \
+		touch $@; \
+	else \
+		echo "npm ci failed in tests/provider: tests against a real identity provider will skip."; \
+	fi
+
 demo: .venv/.stamp
 	.venv/bin/python -m authz403 demo
 
-test: .venv/.stamp
+test: .venv/.stamp $(PROVIDER)
 	.venv/bin/python -m pytest $(ARGS)
 
 check: .venv/.stamp
@@ -39,11 +51,11 @@ check: .venv/.stamp
 	.venv/bin/python -m pytest --no-cov --quiet tests/test_architecture.py
 
 # The suite on the other Pythons found here, and once on the oldest dependencies that pyproject.toml allows.
-test-matrix: .venv/.stamp
+test-matrix: .venv/.stamp $(PROVIDER)
 	tools/test-matrix $(ARGS)
 
-bench: .venv/.stamp
-	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; .venv/bin/python "$$bench"; done
+bench: .venv/.stamp $(PROVIDER)
+	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. .venv/bin/python "$$bench"; done
 
 build: .venv/.stamp
 	rm -rf dist
@@ -53,6 +65,7 @@ lock: $(UV)
 	echo uv | $(COMPILE) --output-file requirements/uv.txt -
 	$(COMPILE) --output-file requirements/dev.txt $(WHOLE)
 	$(COMPILE) --output-file requirements/oldest.txt --resolution lowest-direct $(WHOLE)
+	npm update --prefix tests/provider --package-lock-only --silent --no-audit --no-fund
 
 clean:
-	rm -rf .venv .matrix dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .matrix tests/provider/node_modules dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
