@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz403.credentials import LONGEST_CREDENTIAL, Unusable, bearer_token
+from authz403.credentials import LONGEST_CREDENTIAL, Unusable, bare_token, bearer_token
 from authz403.reasons import Reason
 
 # RFC 9110 section 11.2
@@ -62,11 +62,15 @@ def test_a_token_is_found_or_told_and_nothing_raises(lines: list[str]) -> None:
         (("Bearer: a",), "invalid_request", "a colon after Bearer"),
         (('Bearer "a"',), "invalid_request", "wrapped in quotes"),
         (("Bearer 'a",), "invalid_request", "wrapped in quotes"),
+        (("Bearer Bearer a",), "invalid_request", "the word Bearer stands there twice"),
+        (("bearer bearer a",), "invalid_request", "the word Bearer stands there twice"),
+        (("Bearer  BEARER  a",), "invalid_request", "the word Bearer stands there twice"),
+        (("Bearer Bearer a b",), "invalid_request", "the word Bearer stands there twice"),
         (("Bearer a\n",), "invalid_request", "a line break"),
         (("Bearer a\r\n b",), "invalid_request", "a line break"),
-        (("Bearer a", "Bearer a"), "invalid_request", "more than one authorization header"),
-        (("Bearer a", "Basic b"), "invalid_request", "more than one authorization header"),
-        (("", "Bearer b"), "invalid_request", "more than one authorization header"),
+        (("Bearer a", "Bearer a"), "invalid_request", "more than one Authorization header"),
+        (("Bearer a", "Basic b"), "invalid_request", "more than one Authorization header"),
+        (("", "Bearer b"), "invalid_request", "more than one Authorization header"),
     ],
     ids=str,
 )
@@ -107,10 +111,88 @@ def test_a_secret_without_a_scheme_never_reaches_the_hint(line: str) -> None:
     assert "eyjhbg" not in (found.hint or "").lower()
 
 
-@pytest.mark.parametrize("line", ["Bearer hunter2 hunter2", "Bearer: hunter2", "Bearer 'hunter2'", "Basic hunter2"])
+@pytest.mark.parametrize(
+    "line", ["Bearer hunter2 hunter2", "Bearer: hunter2", "Bearer 'hunter2'", "Basic hunter2", "Bearer Bearer hunter2"]
+)
 def test_a_malformed_secret_never_reaches_the_hint(line: str) -> None:
     """What follows the scheme is not repeated, however malformed."""
     found = bearer_token((line,))
+
+    assert isinstance(found, Unusable)
+    assert "hunter2" not in (found.hint or "")
+
+
+HEADER = "x-forwarded-access-token"
+
+
+@given(token=TOKEN68, before=st.text(" \t"), after=st.text(" \t"))
+def test_a_token_alone_in_its_header_is_taken_exactly(token: str, before: str, after: str) -> None:
+    """A proxy writes the token as the whole value; outer white space is off (RFC 9110 section 5.5)."""
+    assert bare_token(HEADER, (before + token + after,)) == token
+
+
+@given(st.lists(st.text() | st.text("bearBEAR :,=\"'\t\r\n\0.a-") | TOKEN68, max_size=3))
+def test_a_bare_token_is_found_or_told_and_nothing_raises(lines: list[str]) -> None:
+    """Whatever is sent, either the one line is a token, or there is a reason."""
+    found = bare_token(HEADER, tuple(lines))
+
+    if isinstance(found, Unusable):
+        assert found.reason is (Reason.INVALID_REQUEST if "".join(lines).strip(" \t") else found.reason)
+        assert found.reason in {Reason.MISSING_TOKEN, Reason.INVALID_REQUEST}
+    else:
+        assert [line.strip(" \t") for line in lines] == [found]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "hint"),
+    [
+        ((), "missing_token", ""),
+        (("Bearer a",), "invalid_request", f"the {HEADER} header does not hold one token and nothing else"),
+        (('"a"',), "invalid_request", "one token and nothing else"),
+        (("'a'",), "invalid_request", "one token and nothing else"),
+        (("a b",), "invalid_request", "one token and nothing else"),
+        (("a,b",), "invalid_request", "one token and nothing else"),
+        (("a, a",), "invalid_request", "one token and nothing else"),
+        (("a\n",), "invalid_request", "one token and nothing else"),
+        (("a\r\nb",), "invalid_request", "one token and nothing else"),
+        (("=a",), "invalid_request", "one token and nothing else"),
+        (("a=b",), "invalid_request", "one token and nothing else"),
+        (("\u00e4",), "invalid_request", "one token and nothing else"),
+        (("a\0",), "invalid_request", "one token and nothing else"),
+        (("a", "a"), "invalid_request", f"more than one {HEADER} header"),
+        (("a", ""), "invalid_request", f"more than one {HEADER} header"),
+        (("a" * (LONGEST_CREDENTIAL + 1),), "invalid_request", f"the {HEADER} header is over 16384 bytes long"),
+        (("a" * (1 << 20),), "invalid_request", "over 16384 bytes"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_header_that_does_not_hold_one_token_is_told(lines: tuple[str, ...], reason: str, hint: str) -> None:
+    """The header's name is in the hint, so that an operator knows where to look."""
+    found = bare_token(HEADER, lines)
+
+    assert isinstance(found, Unusable)
+    assert found.reason == reason
+    assert hint in (found.hint or "")
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t"], ids=repr)
+def test_an_empty_header_is_no_token(line: str) -> None:
+    """A proxy that writes its header for everybody leaves it empty for those who are not signed in."""
+    found = bare_token(HEADER, (line,))
+
+    assert isinstance(found, Unusable)
+    assert found.reason is Reason.MISSING_TOKEN
+
+
+def test_a_bare_token_of_the_longest_length_is_read() -> None:
+    """16 KiB pass."""
+    assert bare_token(HEADER, ("a" * LONGEST_CREDENTIAL,)) == "a" * LONGEST_CREDENTIAL
+
+
+@pytest.mark.parametrize("line", ["Bearer hunter2", "'hunter2'", "hunter2 hunter2", "hunter2\n"])
+def test_a_malformed_bare_secret_never_reaches_the_hint(line: str) -> None:
+    """What stands in the header is not repeated (CWE-532)."""
+    found = bare_token(HEADER, (line,))
 
     assert isinstance(found, Unusable)
     assert "hunter2" not in (found.hint or "")

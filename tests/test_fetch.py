@@ -211,6 +211,27 @@ def test_a_fetch_ends_in_time_even_where_bytes_trickle(site: Site, monkeypatch: 
     unread.set()
 
 
+def test_a_fetch_ends_in_time_even_where_headers_trickle(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is never silent for long and never begins its answer does not hold the fetch."""
+    monkeypatch.setattr("authz403.fetch.TIMEOUT", 0.2)
+    over = threading.Event()
+    sent: list[int] = []
+
+    def trickling(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        for number in range(150):
+            if over.wait(0.02):
+                return
+            handler.wfile.write(b"X-More: x\r\n")
+            sent.append(number)
+
+    site.answer = trickling
+    with pytest.raises(FetchFailed):
+        fetch_json(site.url)
+    over.set()
+    assert len(sent) < 100
+
+
 def test_a_silent_server_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that accepts and says nothing does not hold the fetch."""
     monkeypatch.setattr("authz403.fetch.TIMEOUT", 0.1)
@@ -253,6 +274,7 @@ def test_an_encoding_that_lies_is_a_failure(site: Site) -> None:
 def test_a_closed_port_is_a_failure(site: Site) -> None:
     """Nobody listens: said in words, at once."""
     url = site.url
+    site.server.shutdown()
     site.server.server_close()
     with pytest.raises(FetchFailed, match=r"^http://127\.0\.0\.1:\d+ cannot be reached: ConnectError$"):
         fetch_json(url)

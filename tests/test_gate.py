@@ -704,7 +704,7 @@ PROXY: Final = Network(trusted_proxies=["172.16.0.0/12"])
     ("gate", "request_", "hint"),
     [
         pytest.param(
-            gate_for(authenticated, NOBODY, network=PROXY),
+            Gate(tokens=tokens(), default=authenticated, network=PROXY, clock=lambda: NOW),
             request_of(peer="172.16.0.1", x_forwarded_for="203.0.113.9"),
             "no Authorization header came through the proxy in front",
             id="a proxy in front and no Authorization header",

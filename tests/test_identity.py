@@ -1,24 +1,43 @@
 import asyncio
+import gc
+import itertools
 import threading
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
+import tracemalloc
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, cast
 
 import pytest
+from starlette.applications import Starlette
 
-import authz403.role_lookup
-from authz403 import BearerTokens, Principal, Rbac, Reason
+from authz403 import (
+    BearerTokens,
+    ConfigurationError,
+    Gate,
+    Principal,
+    Rbac,
+    Reason,
+    any_role,
+    authenticated,
+    requirement,
+)
+from authz403.decision import Outcome
 from authz403.errors import Mistakes
 from authz403.fetch import Document, FetchFailed
 from authz403.identity import Identifier, Identity, IdentitySource, as_sources
-from authz403.keys import COOL_DOWN, DEFAULT_LIFE, OUTAGE, FetchedKeys
+from authz403.keys import COOL_DOWN, DEFAULT_LIFE, MOST_FETCHES, OUTAGE, FetchedKeys
 from authz403.need import How, Need
 from authz403.policy import Rejected
 from authz403.request import AccessRequest
+from tests.apps_made import add_route, drive, listening, ran_by, scope_of, wrapped
+from tests.gates_made import fulfilled
+from tests.identities_made import request, settled, who, why_not
 from tests.tokens_made import (
+    ABSENT,
     AUDIENCE,
     ISSUER,
     NOW,
+    SECRET,
     base64url,
     bearer,
     ec_key,
@@ -31,43 +50,6 @@ from tests.tokens_made import (
 )
 
 PARTNER: Final = "https://partner.example"
-
-
-def request(*authorization: str, **fields: str) -> AccessRequest:
-    """Return a request with these Authorization lines and header fields (`x_key` is X-Key)."""
-    others = {name.replace("_", "-"): (value,) for name, value in fields.items()}
-    lines = {"authorization": authorization} if authorization else {}
-    return AccessRequest("GET", "/orders", fields={**lines, **others})
-
-
-def settled(step: Identity | Need[Identity]) -> Identity:
-    """Fulfil needs as an adapter does: an exception of the work is what `resume` gets."""
-    while isinstance(step, Need):
-        answer: object
-        try:
-            answer = step.work()
-            if isinstance(answer, Future):
-                answer = answer.result(10)
-            elif step.how is How.COROUTINE:
-                answer = asyncio.run(cast("Any", answer))
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
-            answer = error
-        step = step.resume(answer)
-    return step
-
-
-def who(identifier: Identifier, text: str, now: float = NOW) -> Principal:
-    """Return whom a token names; it must be good."""
-    found = settled(identifier.identify(request(bearer(text)), now))
-    assert isinstance(found, Principal), found
-    return found
-
-
-def why_not(identifier: Identifier, text: str, now: float = NOW) -> Rejected:
-    """Return why a token names nobody."""
-    found = settled(identifier.identify(request(bearer(text)), now))
-    assert isinstance(found, Rejected), found
-    return found
 
 
 class Verifications:
@@ -289,7 +271,7 @@ def test_remembered_tokens_outlive_an_outage_for_a_day() -> None:
 
 
 def test_a_flood_of_invented_kids_is_bounded_and_hurts_nobody() -> None:
-    """A thousand tokens of invented keys in ten seconds: two fetches, 401 for each, and good tokens pass."""
+    """A thousand tokens of invented keys in ten seconds: few fetches, 401 for each, and good tokens pass."""
     published = Published("a")
     identifier = Identifier([fetching(published)], None)
     who(identifier, by("a"))
@@ -297,7 +279,7 @@ def test_a_flood_of_invented_kids_is_bounded_and_hurts_nobody() -> None:
     for number in range(1_000):
         now = NOW + number / 101
         assert why_not(identifier, token(key=mine, header={"kid": f"k{number}"}), now).reason == "invalid_token"
-    assert published.fetches <= 2
+    assert published.fetches <= MOST_FETCHES
     assert who(identifier, by("a", sub="bob"), NOW + 9).sub == "bob"
 
 
@@ -403,6 +385,16 @@ def test_what_is_no_source_is_a_mistake(given: object) -> None:
         mistakes.raise_if_any()
 
 
+@pytest.mark.parametrize("fields", ["x-key", {"X-Key"}, {"x-k\u00e9y"}, {5}, None, 5], ids=ascii)
+def test_a_source_that_does_not_say_what_it_reads_is_a_mistake(fields: Any) -> None:  # noqa: ANN401 - all are wrong
+    """A header that adapters do not look for would never be read: its name in lower case is needed, in a list."""
+    source = ApiKeys()
+    source.fields = fields
+    with pytest.raises(ConfigurationError) as caught:
+        Gate(tokens=[tokens(), source])
+    assert [mistake.field for mistake in caught.value.mistakes] == ["tokens[1].fields"]
+
+
 def test_sources_may_be_none_one_or_many() -> None:
     """Each form gives a tuple."""
     mistakes = Mistakes("Gate")
@@ -504,6 +496,104 @@ def test_sources_are_asked_in_order(kinds: tuple[type[ApiKeys], type[ApiKeys]]) 
         assert (found.key if isinstance(found, Principal) else found.reason) == expected
 
 
+class AsyncKeys(ApiKeys):
+    """The same, async; `answer` replaces what it says, an exception is raised."""
+
+    answer: object = ...
+
+    async def identify(self, request: AccessRequest, now: float) -> Identity | None:  # type: ignore[override]  # a source may be either
+        """Return who has this key, after some waiting."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        found = super().identify(request, now) if self.answer is ... else self.answer
+        return cast("Identity | None", found)
+
+
+def test_a_source_may_be_async() -> None:
+    """It is awaited, with a time limit, in its turn; who it finds has roles like any other."""
+    first, second = AsyncKeys("x-first", "first"), AsyncKeys("x-second", "second")
+    identifier = Identifier([tokens(), first, second], Rbac(hierarchy={"admin": ["seller"]}))
+    need = identifier.identify(request(x_first="bob"), NOW)
+    assert isinstance(need, Need)
+    assert need.how is How.COROUTINE
+    assert need.within is not None
+    assert 0 < need.within <= 10
+    bob = settled(need)
+    assert isinstance(bob, Principal)
+    assert bob.key == ("first", "bob")
+    assert bob.roles == {"admin", "seller"}
+    eve = settled(identifier.identify(request(x_second="eve"), NOW))
+    assert isinstance(eve, Principal)
+    assert eve.key == ("second", "eve")
+    assert settled(identifier.identify(request(x_first="bad", x_second="eve"), NOW)) == Rejected(
+        Reason.INVALID_TOKEN, "no such key"
+    )
+    assert settled(identifier.identify(request(), NOW)) == Rejected(Reason.MISSING_TOKEN)
+    asked = first.asked
+    assert judged(identifier, bearer(token())) == "alice"
+    assert judged(identifier, bearer(token(exp=1))) == "token_expired"
+    assert first.asked == asked
+
+
+@pytest.mark.parametrize("error", [ConnectionError("sessions are down"), TimeoutError()], ids=repr)
+def test_an_async_source_that_fails_is_a_503(error: Exception) -> None:
+    """Who asks cannot be told now; no later source is asked instead, and the log names the one that failed."""
+    first, second = AsyncKeys("x-first"), AsyncKeys("x-second")
+    first.answer = error
+    found = settled(Identifier([first, second]).identify(request(x_second="eve"), NOW))
+    assert isinstance(found, Rejected)
+    assert found.reason is Reason.POLICY_UNAVAILABLE
+    assert found.retry_after is not None
+    assert found.hint == f"AsyncKeys raised {error!r}"
+    assert second.asked == 0
+
+
+def test_an_async_source_that_hangs_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up and cancelled, nothing runs, and the caller is told to try again."""
+    monkeypatch.setattr("authz403.identity._PATIENCE", 0.01)
+    ran: list[str] = []
+    cancelled: list[bool] = []
+
+    class Hanging(ApiKeys):
+        async def identify(self, request: AccessRequest, now: float) -> Identity | None:  # type: ignore[override]  # a source may be either
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+            return None
+
+    app = Starlette()
+    add_route(app, "/x", ran_by("x", ran))
+    answer = drive(wrapped(app, Gate(tokens=Hanging(), default=authenticated, clock=lambda: NOW)), scope_of("/x"))
+    assert (answer.status, answer.reason, ran, cancelled) == (503, "policy_unavailable", [], [True])
+    assert int(answer.header("retry-after") or "") >= 1
+
+
+@pytest.mark.parametrize("answer", [True, "bob", {"sub": "bob"}, 5], ids=repr)
+def test_an_async_source_that_answers_with_something_else_denies(answer: object) -> None:
+    """What is neither a principal nor a refusal is a bug of the source: 500 `policy_error`."""
+    source = AsyncKeys()
+    source.answer = answer
+    gate = Gate(tokens=source, default=authenticated, clock=lambda: NOW)
+    outcome = decided(gate)
+    assert outcome.decision.reason is Reason.POLICY_ERROR
+    assert "AsyncKeys.identify" in str(outcome.decision.error)
+
+
+@pytest.mark.parametrize("answer", [True, "bob", {"sub": "bob"}, 5], ids=repr)
+def test_a_source_that_answers_with_something_else_denies(answer: object) -> None:
+    """The same of a plain one."""
+
+    class Wrong(ApiKeys):
+        def identify(self, request: AccessRequest, now: float) -> Identity | None:
+            return cast("Identity", answer)
+
+    outcome = decided(Gate(tokens=Wrong(), default=authenticated, clock=lambda: NOW))
+    assert outcome.decision.reason is Reason.POLICY_ERROR
+    assert outcome.principal is None
+
+
 def test_an_anonymous_request_keeps_the_hint() -> None:
     """A header of another scheme is worth a hint, after all sources were asked."""
     found = settled(Identifier([tokens(), ApiKeys()], None).identify(request("Basic x"), NOW))
@@ -525,156 +615,6 @@ def test_hierarchy_and_grants_apply_to_tokens() -> None:
         assert principal.permissions == {"own", "orders:refund"}
 
 
-class Directory:
-    """Roles that a directory knows, and how often it was asked."""
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-        self.asked: list[tuple[str, str]] = []
-
-    def roles_for(self, principal: Principal) -> Collection[str]:
-        """Return the roles of a caller, at once."""
-        self.asked.append(principal.key)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return cast("Collection[str]", self.answer)
-
-    async def roles_for_later(self, principal: Principal) -> Collection[str]:
-        """Return the roles of a caller, after some waiting."""
-        return self.roles_for(principal)
-
-
-@pytest.fixture(params=["sync", "async"])
-def roles_of(request: pytest.FixtureRequest) -> Callable[..., tuple[Directory, Rbac]]:
-    """Give a function that makes a directory and the Rbac that asks it, in both ways."""
-
-    def made(answer: object, **options: Any) -> tuple[Directory, Rbac]:  # noqa: ANN401 - any option of Rbac
-        directory = Directory(answer)
-        ask = directory.roles_for_later if request.param == "async" else directory.roles_for
-        return directory, Rbac(roles_for=ask, **options)
-
-    return made
-
-
-Made = Callable[..., tuple[Directory, Rbac]]
-
-
-def test_roles_are_asked_for_and_remembered(roles_of: Made) -> None:
-    """They replace the token's, with hierarchy and grants, and are asked for again after `roles_ttl` seconds."""
-    directory, rbac = roles_of(["admin"], hierarchy={"admin": ["seller"]}, grants={"seller": ["refund"]}, roles_ttl=60)
-    identifier = Identifier([tokens()], rbac)
-    text = token(roles=["owner"])
-    for now in (NOW, NOW + 1, NOW + 59.9):
-        principal = who(identifier, text, now)
-        assert principal.roles == {"admin", "seller"}
-        assert principal.permissions == {"refund"}
-    assert directory.asked == [(ISSUER, "alice")]
-    directory.answer = ()
-    assert who(identifier, text, NOW + 60).roles == frozenset()
-    assert len(directory.asked) == 2
-
-
-def test_roles_are_remembered_by_caller(roles_of: Made) -> None:
-    """Another token of the same caller asks nothing; another caller, or the same name elsewhere, does."""
-    directory, rbac = roles_of({"admin"})
-    partner = BearerTokens(issuer=PARTNER, audience=AUDIENCE, key=public_pem(ec_key(nth=2)))
-    identifier = Identifier([tokens(), partner], rbac)
-    who(identifier, token())
-    who(identifier, token(jti="another"))
-    assert len(directory.asked) == 1
-    who(identifier, token(sub="bob"))
-    who(identifier, token(iss=PARTNER, key=ec_key(nth=2)))
-    assert directory.asked == [(ISSUER, "alice"), (ISSUER, "bob"), (PARTNER, "alice")]
-
-
-def test_how_roles_are_asked_for_is_said(roles_of: Made) -> None:
-    """A plain function may block and is kept off the loop; a coroutine function is awaited."""
-    _, rbac = roles_of(["admin"])
-    need = Identifier([tokens()], rbac).identify(request(bearer(token())), NOW)
-    assert isinstance(need, Need)
-    assert need.how is (How.COROUTINE if rbac.asks_asynchronously else How.BLOCKING)
-    settled(need)
-
-
-def test_without_a_ttl_roles_are_asked_for_each_time(roles_of: Made) -> None:
-    """`roles_ttl=0` remembers nothing."""
-    directory, rbac = roles_of(["admin"], roles_ttl=0)
-    identifier = Identifier([tokens()], rbac)
-    who(identifier, text := token())
-    who(identifier, text)
-    assert len(directory.asked) == 2
-
-
-def test_roles_are_asked_for_where_another_source_knows_the_caller(roles_of: Made) -> None:
-    """Sessions and API keys have their roles replaced too."""
-    _, rbac = roles_of(["seller"], hierarchy={"admin": ["owner"]})
-    identifier = Identifier([ApiKeys()], rbac)
-    found = settled(identifier.identify(request(x_key="bob"), NOW))
-    assert isinstance(found, Principal)
-    assert found.roles == {"seller"}
-
-
-def test_a_bad_token_asks_for_no_roles(roles_of: Made) -> None:
-    """Nobody is looked up on the word of a token that does not hold."""
-    directory, rbac = roles_of(["admin"])
-    why_not(Identifier([tokens()], rbac), token(key=ec_key(nth=1)))
-    assert directory.asked == []
-
-
-def test_a_directory_that_fails_is_a_503_and_not_remembered(roles_of: Made) -> None:
-    """An exception means: cannot be decided now; the next request asks again."""
-    directory, rbac = roles_of(ConnectionError("ldap is down"))
-    identifier = Identifier([tokens()], rbac)
-    answer = why_not(identifier, text := token(roles=["admin"]))
-    assert answer.reason is Reason.POLICY_UNAVAILABLE
-    assert answer.retry_after is not None
-    assert "ldap is down" in str(answer.hint)
-    directory.answer = ["seller"]
-    assert who(identifier, text).roles == {"seller"}
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [None, "admin", b"admin", 5, True, [5], ["admin", None], [["admin"]], {"admin": False}, {"roles": ["admin"]}],
-    ids=repr,
-)
-def test_an_answer_that_is_no_list_of_roles_is_a_503(roles_of: Made, answer: object) -> None:
-    """A wrong type grants nothing: not its letters, not its keys, not the token's own roles."""
-    _, rbac = roles_of(answer)
-    rejected = why_not(Identifier([tokens()], rbac), token(roles=["admin"]))
-    assert rejected.reason is Reason.POLICY_UNAVAILABLE
-    assert rejected.retry_after is not None
-    assert "roles_for" in str(rejected.hint)
-
-
-def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound the oldest are asked for again."""
-    monkeypatch.setattr(authz403.role_lookup, "_MOST_CALLERS", 3)
-    directory = Directory(["seller"])
-    identifier = Identifier([tokens()], Rbac(roles_for=directory.roles_for))
-    texts = [token(sub=f"u{number}") for number in range(5)]
-    for text in texts:
-        who(identifier, text)
-    who(identifier, texts[-1])
-    assert len(directory.asked) == 5
-    who(identifier, texts[0])
-    assert len(directory.asked) == 6
-
-
-def test_a_caller_who_is_asked_for_again_pushes_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that replaces an older one of the same caller needs no room."""
-    monkeypatch.setattr(authz403.role_lookup, "_MOST_CALLERS", 2)
-    directory = Directory(["seller"])
-    identifier = Identifier([tokens()], Rbac(roles_for=directory.roles_for, roles_ttl=60))
-    alice, bob = token(sub="alice"), token(sub="bob")
-    who(identifier, alice, NOW + 50)
-    who(identifier, bob)
-    who(identifier, bob, NOW + 61)
-    assert len(directory.asked) == 3
-    who(identifier, alice, NOW + 62)
-    assert len(directory.asked) == 3
-
-
 @pytest.mark.parametrize("text", ["\ud800.e30.AAAA", "a\u20acb", "\x00"], ids=ascii)
 def test_a_header_of_any_characters_is_judged(text: str) -> None:
     """Header text that no server would hand over is refused like any other, for `explain` and tests."""
@@ -687,3 +627,541 @@ def test_a_raw_payload_is_a_401(verifications: Verifications) -> None:
     """Text that is no object, under a good signature, is not even verified."""
     assert why_not(Identifier([tokens()], None), signed({"alg": "ES256"}, b"[]")).reason is Reason.INVALID_TOKEN
     assert verifications.count == 0
+
+
+# Tokens in another header
+
+
+PROXY: Final = "x-forwarded-access-token"
+
+
+def behind_a_proxy(**options: Any) -> BearerTokens:  # noqa: ANN401 - any option
+    """Return a source that reads its tokens where a proxy writes them."""
+    return tokens(read_from=PROXY, **options)
+
+
+def judged(identifier: Identifier, *authorization: str, proxied: str | tuple[str, ...] = ()) -> str:
+    """Return whom a request with these headers names, or the reason why it names nobody."""
+    found = settled(identifier.identify(request(*authorization, x_forwarded_access_token=proxied), NOW))
+    return found.sub if isinstance(found, Principal) else str(found.reason)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "proxied", "expected"),
+    [
+        ((), (token(),), "alice"),
+        ((), (f" {token()}\t",), "alice"),
+        ((), (), "missing_token"),
+        ((), (bearer(token()),), "invalid_request"),
+        ((), ("",), "missing_token"),
+        ((), (token(), token()), "invalid_request"),
+        ((), (token(), ""), "invalid_request"),
+        ((), (f"{token()}, {token()}",), "invalid_request"),
+        ((), ("a" * 17_000,), "invalid_request"),
+        ((), (token(exp=1),), "token_expired"),
+        ((), ("not-a-token",), "invalid_token"),
+        ((bearer(token()),), (), "missing_token"),
+        ((bearer(token()),), (token(sub="bob"),), "bob"),
+        ((bearer(token()), bearer(token())), (token(sub="bob"),), "bob"),
+    ],
+    ids=[
+        "the token alone",
+        "white space around",
+        "nothing",
+        "with the word Bearer",
+        "empty",
+        "two lines",
+        "an empty second line",
+        "a list",
+        "too long",
+        "expired",
+        "no token",
+        "in Authorization alone",
+        "Authorization is not looked at",
+        "nor are two of them",
+    ],
+)
+def test_a_token_may_stand_in_the_header_of_a_proxy(
+    authorization: tuple[str, ...], proxied: tuple[str, ...], expected: str
+) -> None:
+    """`read_from` names the one header that counts: exactly one line with exactly one token, seen before or not."""
+    identifier = Identifier([behind_a_proxy()])
+    assert identifier.fields == {PROXY}
+    for _ in range(2):
+        assert judged(identifier, *authorization, proxied=proxied) == expected
+
+
+@pytest.mark.parametrize(
+    ("authorization", "proxied", "expected"),
+    [
+        ((bearer(token()),), token(sub="bob"), ("alice", "bob")),
+        ((bearer(token(exp=1)),), token(sub="bob"), ("token_expired", "bob")),
+        ((bearer("nonsense"),), token(sub="bob"), ("invalid_token", "bob")),
+        (("Bearer",), token(sub="bob"), ("invalid_request", "bob")),
+        ((bearer(token()), bearer(token())), token(sub="bob"), ("invalid_request", "bob")),
+        ((bearer(token()),), token(exp=1), ("alice", "token_expired")),
+        ((bearer(token()),), "no token", ("alice", "invalid_request")),
+        ((bearer(token()),), (token(), token()), ("alice", "invalid_request")),
+        (("Basic YWxpY2U6eA==",), token(sub="bob"), ("bob", "bob")),
+        (("",), token(sub="bob"), ("bob", "bob")),
+        ((), token(sub="bob"), ("bob", "bob")),
+        ((bearer(token()),), (), ("alice", "alice")),
+        (("Basic YWxpY2U6eA==",), (), ("missing_token", "missing_token")),
+        (("Basic YWxpY2U6eA==",), token(exp=1), ("token_expired", "token_expired")),
+    ],
+    ids=[
+        "two good ones",
+        "first expired",
+        "first is nonsense",
+        "first is malformed",
+        "first is double",
+        "second expired",
+        "second is malformed",
+        "second is double",
+        "Basic and a token",
+        "empty and a token",
+        "proxy alone",
+        "Authorization alone",
+        "Basic alone",
+        "Basic and a bad token",
+    ],
+)
+def test_the_order_of_the_sources_decides_between_headers(
+    authorization: tuple[str, ...], proxied: str | tuple[str, ...], expected: tuple[str, str]
+) -> None:
+    """The header of the first source counts, and a bad token there is not healed by a good one elsewhere."""
+    orders = ([tokens(), behind_a_proxy()], [behind_a_proxy(), tokens()])
+    for sources, whom in zip(orders, expected, strict=True):
+        identifier = Identifier(sources)
+        for _ in range(2):
+            assert judged(identifier, *authorization, proxied=proxied) == whom
+
+
+def test_a_token_that_one_header_accepts_says_nothing_of_another() -> None:
+    """What is remembered is remembered of its header: where another source reads, it is judged by that source."""
+    identifier = Identifier([tokens(), behind_a_proxy(audience="billing")])
+    text = token()
+    assert judged(identifier, bearer(text)) == "alice"
+    assert judged(identifier, proxied=text) == "wrong_audience"
+    both = token(aud=[AUDIENCE, "billing"])
+    partner = Identifier([tokens(), behind_a_proxy(audience="billing", claims={"sub": "name"})])
+    for _ in range(2):
+        assert judged(partner, bearer(both_named := token(aud=[AUDIENCE, "billing"], name="bob"))) == "alice"
+        assert judged(partner, proxied=both_named) == "bob"
+    assert judged(identifier, proxied=both) == "alice"
+
+
+@pytest.mark.parametrize("line", ["{}", "Bearer {}", "authorization: Bearer {}", PROXY + ": {}"])
+def test_no_line_of_one_header_is_taken_for_what_is_remembered_of_another(line: str) -> None:
+    """Header text cannot be written so that it looks up another header's token."""
+    identifier = Identifier([tokens(), behind_a_proxy(audience="billing")])
+    text, proxied = token(), token(aud="billing", sub="bob")
+    assert judged(identifier, bearer(text)) == "alice"
+    assert judged(identifier, proxied=proxied) == "bob"
+    assert judged(identifier, proxied=line.format(text)) in {"wrong_audience", "invalid_request"}
+    assert judged(identifier, line.format(proxied)) in {"wrong_audience", "invalid_request", "missing_token"}
+
+
+def test_each_header_has_issuers_of_its_own() -> None:
+    """An issuer that is trusted in the proxy's header is not trusted in Authorization, nor the other way round."""
+    partner = BearerTokens(issuer=PARTNER, audience=AUDIENCE, key=public_pem(ec_key(nth=2)), read_from=PROXY)
+    identifier = Identifier([tokens(), partner])
+    theirs = token(iss=PARTNER, key=ec_key(nth=2), sub="bob")
+    for _ in range(2):
+        assert judged(identifier, proxied=theirs) == "bob"
+        assert judged(identifier, bearer(theirs)) == "invalid_token"
+        assert judged(identifier, proxied=token()) == "invalid_token"
+
+
+def test_one_issuer_may_use_two_headers_and_each_header_once() -> None:
+    """A proxy in front of some clients is no second issuer; two sources for one header and issuer are a mistake."""
+    Gate(tokens=[tokens(), behind_a_proxy()])
+    with pytest.raises(ConfigurationError) as caught:
+        Gate(tokens=[behind_a_proxy(), tokens(), behind_a_proxy(audience="billing")])
+    assert [mistake.field for mistake in caught.value.mistakes] == ["tokens[2]"]
+
+
+def test_a_gate_reads_the_headers_of_its_tokens_and_no_others() -> None:
+    """Through an app: the proxy's header counts, the same name with underscores or Authorization does not."""
+    ran: list[str] = []
+    app = Starlette()
+    add_route(app, "/x", ran_by("x", ran))
+    whole = wrapped(app, Gate(tokens=behind_a_proxy(), default=authenticated, clock=lambda: NOW))
+    for lines, status in (
+        ([("X-Forwarded-Access-Token", token())], 200),
+        ([("X_Forwarded_Access_Token", token())], 401),
+        ([("Authorization", bearer(token()))], 401),
+        ([("X-Forwarded-Access-Token", token()), ("x-forwarded-access-token", token())], 400),
+    ):
+        assert drive(whole, scope_of("/x", headers=lines)).status == status
+    assert ran == ["x"]
+
+
+# How many are remembered
+
+
+def decided(gate: Gate, *authorization: str) -> Outcome:
+    """Return what a gate decides for a request with these Authorization lines."""
+    return fulfilled(gate.decide(request(*authorization)))
+
+
+def gate_of(source: BearerTokens, **options: Any) -> Gate:  # noqa: ANN401 - any option
+    """Return a gate that lets every caller in, at a time that stands still."""
+    return Gate(**{"tokens": source, "default": authenticated, "clock": lambda: NOW, **options})
+
+
+@pytest.mark.parametrize(("token_cache", "verified"), [(0, 6), (1, 5), (2, 2), (10_000, 2)])
+def test_token_cache_is_how_many_are_remembered(verifications: Verifications, token_cache: int, verified: int) -> None:
+    """`Gate(token_cache=)` bounds what is remembered; too few places, or none, cost verifications and nothing else."""
+    gate = gate_of(tokens(), token_cache=token_cache)
+    alice, bob = token(), token(sub="bob")
+    for text, sub in ((alice, "alice"), (bob, "bob"), (bob, "bob"), (alice, "alice"), (bob, "bob"), (alice, "alice")):
+        outcome = decided(gate, bearer(text))
+        assert outcome.principal is not None
+        assert outcome.principal.sub == sub
+    assert verifications.count == verified
+
+
+@pytest.mark.parametrize("token_cache", [-1, True, False, 1.5, "5", None], ids=repr)
+def test_what_is_no_number_of_tokens_is_a_mistake(token_cache: Any) -> None:  # noqa: ANN401 - all are wrong
+    """Neither less than none nor another type than int."""
+    with pytest.raises(ConfigurationError) as caught:
+        Gate(token_cache=token_cache)
+    assert [mistake.field for mistake in caught.value.mistakes] == ["token_cache"]
+
+
+def keycloak_claims(number: int) -> dict[str, Any]:
+    """Return the claims of an access token as Keycloak writes them, each with ids of its own."""
+    return {
+        "iat": int(NOW),
+        "jti": str(uuid.UUID(int=3 * number)),
+        "iss": "https://id.example/realms/shop",
+        "aud": [AUDIENCE, "account"],
+        "sub": str(uuid.UUID(int=3 * number + 1)),
+        "typ": "Bearer",
+        "azp": "shop-web",
+        "sid": str(uuid.UUID(int=3 * number + 2)),
+        "acr": "1",
+        "allowed-origins": ["https://shop.example"],
+        "realm_access": {"roles": ["default-roles-shop", "offline_access", "uma_authorization", "seller"]},
+        "resource_access": {"account": {"roles": ["manage-account", "manage-account-links", "view-profile"]}},
+        "scope": "openid email profile orders:read orders:write",
+        "email_verified": True,
+        "name": f"Ada Lovelace {number}",
+        "preferred_username": f"ada{number}",
+        "given_name": "Ada",
+        "family_name": f"Lovelace {number}",
+        "email": f"ada{number}@shop.example",
+    }
+
+
+def test_remembered_tokens_take_little_memory() -> None:
+    """Two thousand tokens of a usual size take less than 1,500 bytes each, so that 100,000 fit into 150 MB."""
+    source = tokens(issuer="https://id.example/realms/shop", key=SECRET, algorithms=["HS256"], claims="keycloak")
+    gate = gate_of(source, token_cache=100_000)
+    count = 2_000
+    lines = [bearer(token(algorithm="HS256", header={"typ": "JWT"}, **keycloak_claims(n))) for n in range(count + 1)]
+    assert len(lines[0]) > 1_000
+    assert decided(gate, lines.pop()).decision.allowed  # what is made once a process is not counted
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for line in lines:
+            assert decided(gate, line).decision.allowed
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / count < 1_500
+
+
+# Revoked tokens
+
+
+class Revoked:
+    """A list of revoked tokens, by issuer and token id, and whom it was asked about; `answer` replaces what it says."""
+
+    def __init__(self, *ids: str, answer: object = None) -> None:
+        self.ids = {(ISSUER, one) for one in ids}
+        self.answer = answer
+        self.asked: list[Principal] = []
+
+    def __call__(self, principal: Principal) -> bool:
+        self.asked.append(principal)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is not None:
+            return cast("bool", self.answer)
+        return (principal.issuer, principal.token_id) in self.ids
+
+
+def test_revocation_is_asked_for_with_every_request(verifications: Verifications) -> None:
+    """On first sight and for every token that is remembered; a token that was revoked since is refused at once."""
+    revoked = Revoked()
+    identifier = Identifier([tokens(is_revoked=revoked)])
+    text = token(jti="t-1")
+    who(identifier, text)
+    who(identifier, text)
+    assert [principal.token_id for principal in revoked.asked] == ["t-1", "t-1"]
+    revoked.ids.add((ISSUER, "t-1"))
+    for _ in range(2):
+        assert why_not(identifier, text).reason is Reason.TOKEN_REVOKED
+    assert verifications.count == 1
+    revoked.ids.clear()
+    assert who(identifier, text).sub == "alice"
+    assert len(revoked.asked) == 5
+
+
+def test_a_token_that_waited_for_its_key_is_asked_about_too() -> None:
+    """There is no way to a principal around `is_revoked`: not at first sight, not after a fetch."""
+    revoked = Revoked("t-1")
+    identifier = Identifier([fetching(Published("a"), is_revoked=revoked)])
+    assert why_not(identifier, text := by("a", jti="t-1")).reason is Reason.TOKEN_REVOKED
+    assert why_not(identifier, text).reason is Reason.TOKEN_REVOKED
+    assert len(revoked.asked) == 2
+
+
+def test_a_revoked_token_is_revoked_in_every_spelling() -> None:
+    """Revocation goes by issuer and token id: other white space, another signature, another header, another token."""
+    identifier = Identifier([tokens(is_revoked=Revoked("t-1")), behind_a_proxy(is_revoked=Revoked("t-1"))])
+    text = token(jti="t-1")
+    again = token(jti="t-1", scope="more")
+    assert text != again
+    for line in (bearer(text), f"bearer  {text}", f" BEARER {text} ", bearer(again), bearer(token(jti="t-1"))):
+        assert judged(identifier, line) == "token_revoked"
+    assert judged(identifier, proxied=text) == "token_revoked"
+    assert judged(identifier, bearer(token(jti="t-2"))) == "alice"
+    assert judged(identifier, bearer(token())) == "alice"
+
+
+def test_a_token_of_another_issuer_is_another_token() -> None:
+    """A token id says something together with its issuer alone."""
+    revoked = Revoked("t-1")
+    partner = BearerTokens(issuer=PARTNER, audience=AUDIENCE, key=public_pem(ec_key(nth=2)), is_revoked=revoked)
+    identifier = Identifier([tokens(is_revoked=revoked), partner])
+    assert why_not(identifier, token(jti="t-1")).reason is Reason.TOKEN_REVOKED
+    assert who(identifier, token(jti="t-1", iss=PARTNER, key=ec_key(nth=2))).issuer == PARTNER
+
+
+def test_a_token_without_an_id_is_revoked_by_its_fingerprint() -> None:
+    """What the log calls the token is what `is_revoked` sees."""
+    revoked = Revoked()
+    identifier = Identifier([tokens(is_revoked=revoked)])
+    token_id = who(identifier, text := token()).token_id
+    assert token_id is not None
+    revoked.ids.add((ISSUER, token_id))
+    assert why_not(identifier, text).reason is Reason.TOKEN_REVOKED
+
+
+@pytest.mark.parametrize("answer", [True, 0, "", (), 1, "no"], ids=repr)
+@pytest.mark.parametrize("seen_before", [False, True], ids=["first", "remembered"])
+def test_whatever_is_not_plainly_no_refuses(answer: object, seen_before: bool) -> None:  # noqa: FBT001 - a table
+    """Only `False` lets a token pass."""
+    revoked = Revoked()
+    identifier = Identifier([tokens(is_revoked=revoked)])
+    text = token()
+    if seen_before:
+        who(identifier, text)
+    revoked.answer = answer
+    assert why_not(identifier, text).reason is Reason.TOKEN_REVOKED
+
+
+def test_a_function_that_forgets_to_answer_refuses() -> None:
+    """`None` is not `False`."""
+    forgetful = cast("Callable[[Principal], bool]", lambda _: None)
+    assert why_not(Identifier([tokens(is_revoked=forgetful)]), token()).reason is Reason.TOKEN_REVOKED
+
+
+def test_the_effective_roles_are_seen_by_is_revoked() -> None:
+    """The caller is asked about as requirements see them, with hierarchy and grants."""
+    revoked = Revoked()
+    rbac = Rbac(hierarchy={"admin": ["seller"]}, grants={"seller": ["orders:refund"]})
+    identifier = Identifier([tokens(is_revoked=revoked)], rbac)
+    text = token(roles=["admin"])
+    assert who(identifier, text) is who(identifier, text)
+    assert [set(principal.roles) for principal in revoked.asked] == [{"admin", "seller"}] * 2
+    assert [set(principal.permissions) for principal in revoked.asked] == [{"orders:refund"}] * 2
+
+
+def test_no_roles_are_looked_up_for_a_revoked_token() -> None:
+    """A directory is not asked about callers who cannot come in."""
+    asked: list[Principal] = []
+
+    def roles_for(principal: Principal) -> list[str]:
+        asked.append(principal)
+        return ["admin"]
+
+    identifier = Identifier([tokens(is_revoked=Revoked("t-1"))], Rbac(roles_for=roles_for))
+    assert why_not(identifier, token(jti="t-1")).reason is Reason.TOKEN_REVOKED
+    assert asked == []
+    assert who(identifier, token(jti="t-2")).roles == {"admin"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        token(exp=1),
+        token(nbf=NOW + 60),
+        token(aud="billing"),
+        token(iss=PARTNER),
+        token(key=ec_key(nth=1)),
+        token(sub=ABSENT),
+        "nonsense",
+    ],
+    ids=["expired", "not yet valid", "audience", "issuer", "signature", "nobody", "no token"],
+)
+def test_nobody_asks_whether_a_bad_token_is_revoked(text: str) -> None:
+    """What a forger wrote reaches no list of revoked tokens, and why the token is bad is what is said."""
+    revoked = Revoked(answer=True)
+    assert why_not(Identifier([tokens(is_revoked=revoked)]), text).reason is not Reason.TOKEN_REVOKED
+    assert revoked.asked == []
+
+
+def test_a_remembered_token_that_expired_is_expired_and_not_revoked() -> None:
+    """Expiry comes first, remembered or not."""
+    revoked = Revoked()
+    identifier = Identifier([tokens(is_revoked=revoked, leeway=0)])
+    who(identifier, text := token(exp=NOW + 10))
+    assert why_not(identifier, text, NOW + 10).reason is Reason.TOKEN_EXPIRED
+    assert len(revoked.asked) == 1
+
+
+def revoking_app(revoked: Revoked, ran: list[str]) -> Any:  # noqa: ANN401 - an ASGI app
+    """Return an app whose `/x` needs a caller, with tokens that may be revoked."""
+    app = Starlette()
+    add_route(app, "/x", ran_by("x", ran))
+    return wrapped(app, gate_of(tokens(is_revoked=revoked)))
+
+
+def test_a_revoked_token_is_a_401_and_the_log_says_whose() -> None:
+    """The client reads token_revoked and a challenge with invalid_token (RFC 6750 section 3.1); the event has names."""
+    ran: list[str] = []
+    app = revoking_app(Revoked("t-1"), ran)
+    headers = {"Authorization": bearer(token(jti="t-1", client_id="shop"))}
+    with listening() as events:
+        answers = [drive(app, scope_of("/x", headers=headers)) for _ in range(2)]
+    for answer in answers:
+        assert (answer.status, answer.reason, ran) == (401, "token_revoked", [])
+        assert 'error="invalid_token"' in (answer.header("www-authenticate") or "")
+        assert b"t-1" not in answer.body
+        assert b"alice" not in answer.body
+    assert len(events) == 2
+    for event in events:
+        assert (event["event"], event["reason"]) == ("authz.denied", "token_revoked")
+        assert (event["sub"], event["iss"], event["client_id"]) == ("alice", ISSUER, "shop")
+        assert (event["token_id"], event["token_expires"]) == ("t-1", NOW + 3600)
+
+
+@pytest.mark.parametrize("seen_before", [False, True], ids=["first", "remembered"])
+def test_a_list_of_revoked_tokens_that_fails_denies(seen_before: bool) -> None:  # noqa: FBT001 - a table
+    """An exception of `is_revoked` is a 500 `policy_error`, nothing runs, and the log holds the exception."""
+    ran: list[str] = []
+    revoked = Revoked()
+    app = revoking_app(revoked, ran)
+    headers = {"Authorization": bearer(token())}
+    if seen_before:
+        assert drive(app, scope_of("/x", headers=headers)).status == 200
+        ran.clear()
+    revoked.answer = ConnectionError("the list is down")
+    with listening() as events:
+        answer = drive(app, scope_of("/x", headers=headers))
+    assert (answer.status, answer.reason, ran) == (500, "policy_error", [])
+    assert b"the list is down" not in answer.body
+    assert [event["event"] for event in events] == ["authz.error"]
+    assert "the list is down" in str(events[0]["error"])
+
+
+# What is never remembered
+
+
+def test_a_key_that_is_withdrawn_ends_remembered_tokens_at_once(verifications: Verifications) -> None:
+    """From the moment that the new key set is here, whoever's token asks, nothing of the old key passes."""
+    published = Published("a", "b")
+    now = NOW
+    gate = gate_of(fetching(published), clock=lambda: now)
+    texts = [by("a", sub=f"u{number}", exp=NOW + 10**6) for number in range(5)]
+    assert all(decided(gate, bearer(text)).decision.allowed for text in texts)
+    assert verifications.count == 5
+    published.publish("b")
+    assert all(decided(gate, bearer(text)).decision.allowed for text in texts)
+    now += COOL_DOWN
+    assert decided(gate, bearer(by("z"))).decision.reason is Reason.INVALID_TOKEN
+    assert [decided(gate, bearer(text)).decision.reason for text in texts] == ["invalid_token"] * 5
+    assert decided(gate, bearer(by("b"))).decision.allowed
+
+
+def test_a_decision_is_never_remembered() -> None:
+    """With the same token, the clock, the policy's own facts and the request decide anew each time."""
+    is_open = True
+    now = NOW
+    gate = gate_of(tokens(leeway=0), default=requirement("shop_is_open", lambda _: is_open), clock=lambda: now)
+    line = bearer(token(exp=NOW + 100))
+    assert decided(gate, line).decision.allowed
+    is_open = False
+    assert decided(gate, line).decision.reason == "shop_is_open"
+    is_open = True
+    assert decided(gate, line).decision.allowed
+    now = NOW + 100
+    assert decided(gate, line).decision.reason is Reason.TOKEN_EXPIRED
+    now = NOW
+    assert decided(gate, line).decision.allowed
+    assert decided(gate).decision.reason is Reason.MISSING_TOKEN
+
+
+def test_two_gates_share_nothing() -> None:
+    """One source in two gates: each has its own roles, its own memory and its own answer."""
+    source = tokens()
+    sellers = gate_of(source, rbac=Rbac(hierarchy={"admin": ["seller"]}), default=any_role("seller"))
+    plain = gate_of(source, default=any_role("seller"))
+    line = bearer(token(roles=["admin"]))
+    for _ in range(2):
+        assert decided(sellers, line).decision.allowed
+        assert decided(plain, line).decision.reason is Reason.ROLE_REQUIRED
+
+
+# Threads
+
+
+def rotating() -> Iterator[tuple[str, ...]]:
+    """Yield the kids of one key set after another: a new one comes, the old one goes."""
+    return itertools.cycle((("a",), ("a", "b"), ("b",), ("b", "c"), ("c",), ("c", "a")))
+
+
+@pytest.mark.parametrize("token_cache", [0, 3, 1_000], ids=["none remembered", "three places", "room for all"])
+def test_sixteen_threads_are_sixteen_callers_while_keys_rotate(token_cache: int) -> None:
+    """Whatever is fetched, forgotten, looked up and refused meanwhile, nobody ever gets another's identity."""
+    published = Published("a")
+    kid_sets = rotating()
+    ticks = itertools.count()
+    rbac = Rbac(roles_for=lambda principal: [f"role of {principal.sub}"])
+    gate = gate_of(
+        fetching(published),
+        rbac=rbac,
+        token_cache=token_cache,
+        clock=lambda: NOW + next(ticks) * COOL_DOWN / 50,
+    )
+    subs = [f"u{number}" for number in range(16)]
+    lines = {sub: [bearer(by(kid, sub=sub, exp=NOW + 10**6)) for kid in "abc"] for sub in subs}
+    together = threading.Barrier(len(subs))
+    wrong: list[object] = []
+    seen: dict[str, int] = dict.fromkeys(subs, 0)
+
+    def ask(sub: str) -> None:
+        together.wait(10)
+        for number in range(60):
+            if sub == subs[0]:
+                published.publish(*next(kid_sets))
+            outcome = decided(gate, lines[sub][number % 3])
+            principal = outcome.principal
+            if principal is not None and principal.sub == sub and principal.roles == {f"role of {sub}"}:
+                seen[sub] += outcome.decision.allowed
+            elif principal is not None or outcome.decision.reason is not Reason.INVALID_TOKEN:
+                wrong.append((sub, principal, outcome.decision))
+
+    threads = [threading.Thread(target=ask, args=(sub,)) for sub in subs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+    assert all(seen.values())

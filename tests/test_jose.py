@@ -167,6 +167,36 @@ def test_a_key_in_the_header_is_no_key(name: str) -> None:
 # Reading tokens
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("undefined", "it is the word undefined: the client sends a variable that was never set"),
+        ("null", "it is the word null: the client"),
+        ("None", "it is the word None: the client"),
+        ("NaN", "it is the word NaN: the client"),
+        ("Undefined", "it is an opaque token and not a JWT"),
+        (
+            "hunter2hunter2hunter2",
+            "it is an opaque token and not a JWT: did the client ask its provider for this audience?",
+        ),
+        ("", "it is an opaque token"),
+        ("a.b", "it does not have three parts"),
+        ("undefined.undefined", "it does not have three parts"),
+        ("a.b.c.d", "it does not have three parts"),
+        ("a.b.c.d.e", "it is an encrypted token (JWE), which only its provider can read"),
+        ("a.b.c.d.e.f", "it does not have three parts"),
+        ("." * 100, "it does not have three parts"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_what_was_sent_in_the_place_of_a_token_is_told(text: str, hint: str) -> None:
+    """The usual ways to send the wrong thing are named for the log, and what was sent is not repeated."""
+    with pytest.raises(TokenRefused) as caught:
+        read_token(text)
+    assert str(caught.value).startswith(hint)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_token_is_taken_apart() -> None:
     """Header, claims, message and signature are those of the token."""
     text = token(header={"kid": "k1"}, scope="read")

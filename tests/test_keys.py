@@ -1,15 +1,18 @@
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Final
 
 import pytest
 
-from authz403.fetch import Document, FetchFailed
+from authz403.fetch import TIMEOUT, Document, FetchFailed, Unreachable
 from authz403.jose import KeySet, VerificationKey, key_from_jwk
 from authz403.keys import (
     COOL_DOWN,
     DEFAULT_LIFE,
     LONGEST_LIFE,
+    MOST_FETCHES,
     OUTAGE,
     SHORTEST_LIFE,
     FetchedKeys,
@@ -41,7 +44,8 @@ class Web:
 
     def fetch(self, url: str) -> Document:
         self.asked.append(url)
-        assert self.go_on.wait(10)
+        go_on = self.go_on
+        assert go_on.wait(10)
         content = self.documents.get(url, FetchFailed(f"{url} answered 404"))
         if isinstance(content, Exception):
             raise content
@@ -76,8 +80,10 @@ def one(keys: FetchedKeys, kid: str | None, now: float = NOW) -> VerificationKey
 
 
 def refreshed(keys: FetchedKeys, now: float) -> None:
-    """Wait until no fetch is under way (during the cool-down nothing new is begun)."""
-    found(keys, "nobody's", now)
+    """Wait until no fetch is under way."""
+    under_way = keys._in_flight
+    if under_way is not None:
+        under_way.result(10)
 
 
 def kids_found(keys: FetchedKeys, kids: Iterable[str], now: float) -> list[str]:
@@ -188,15 +194,68 @@ def test_a_new_key_is_found_at_once() -> None:
 
 
 def test_unknown_kids_cause_a_bounded_number_of_fetches() -> None:
-    """A thousand invented kids in a minute cause one fetch each cool-down, and known keys go on all the while."""
+    """A thousand invented kids in a minute cause few fetches each cool-down, and known keys go on all the while."""
     web = Web({JWKS_URL: published("a")})
     keys = fetched(web)
     for number in range(1_000):
         now = NOW + number * 0.06
         assert found(keys, f"invented {number}", now) == ()
         assert one(keys, "a", now).kid == "a"
-    assert len(web.asked) <= 60 / COOL_DOWN + 1
+    assert len(web.asked) <= MOST_FETCHES * (60 / COOL_DOWN + 1)
     assert keys.find("b", NOW + 59.99, fetch=True) == ()
+
+
+def test_one_unknown_kid_causes_one_fetch_each_cool_down() -> None:
+    """A client that goes on with a token of a key that is gone makes the service look once, not as often as it may."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    one(keys, "a")
+    for number in range(100):
+        assert found(keys, "gone", NOW + number * 0.0999) == ()
+    assert len(web.asked) == 2
+    assert found(keys, "gone", NOW + COOL_DOWN) == ()
+    assert len(web.asked) == 3
+
+
+def test_keys_that_rotate_right_after_a_fetch_are_found() -> None:
+    """A fetch that was just made for another reason does not keep a new key out, nor do two rotations in a row."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    for kid in ("a", "b", "c"):
+        web.documents[JWKS_URL] = published(kid)
+        assert one(keys, kid).kid == kid
+    assert len(web.asked) == MOST_FETCHES
+
+
+def test_a_key_published_while_a_fetch_is_under_way_is_found() -> None:
+    """A fetch that was answered before the key was there is not the last word on it."""
+    web = Web({JWKS_URL: published("a")}, max_age=1_000)
+    keys = fetched(web)
+    one(keys, "a")
+    web.go_on.clear()
+    one(keys, "a", NOW + 801)
+    step = keys.find("b", NOW + 801, fetch=True)
+    assert isinstance(step, Need)
+    web.go_on.set()
+    refreshed(keys, NOW + 801)
+    web.documents[JWKS_URL] = published("a", "b")
+    while isinstance(step, Need):
+        future = step.work()
+        assert isinstance(future, Future)
+        step = step.resume(future.result(10))
+    assert [key.kid for key in step if isinstance(key, VerificationKey)] == ["b"]
+    assert len(web.asked) == 3
+
+
+def test_after_a_failure_one_fetch_is_made_each_cool_down() -> None:
+    """While the issuer is down, no number of unknown kids makes it be asked more often."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    one(keys, "a")
+    web.documents.clear()
+    for number in range(100):
+        found(keys, f"invented {number}", NOW + number * 0.0999)
+    assert len(web.asked) == 2
 
 
 def test_a_clock_that_was_set_back_does_not_stop_fetches() -> None:
@@ -583,6 +642,13 @@ def test_both_failures_are_told_where_no_metadata_is_found() -> None:
     assert OAUTH in answer.why
 
 
+def test_an_issuer_that_nobody_answers_for_is_asked_once() -> None:
+    """Both places are on one machine: where it cannot be reached, whoever waits is not made to wait twice."""
+    web = Web({OIDC: Unreachable("down"), OAUTH: {"issuer": ISSUER, "jwks_uri": JWKS_URL}, JWKS_URL: published("a")})
+    assert found(fetched(web, jwks_url=None), "a") == KeysUnavailable("down", COOL_DOWN)
+    assert web.asked == [OIDC]
+
+
 def test_discovery_is_repeated_with_each_fetch() -> None:
     """An issuer may move its keys."""
     moved = f"{ISSUER}/moved"
@@ -623,3 +689,266 @@ def test_a_fetch_that_never_ends_blocks_no_later_one() -> None:
         assert isinstance(future, Future)
         future.result(5)
     assert is_keys(again.resume(None))
+
+
+# A fetch that is under way when the keys' life ends
+
+
+def slow_refresh(begun_at: float, *, life: float = 1_000) -> tuple[FetchedKeys, VerificationKey, Web]:
+    """Return keys of this life whose refresh was begun then and hangs, the one key, and the web."""
+    web = Web({JWKS_URL: published("a")}, max_age=life)
+    keys = fetched(web)
+    key = one(keys, "a")
+    web.go_on.clear()
+    keys.find("a", NOW + begun_at, fetch=True)
+    return keys, key, web
+
+
+@pytest.mark.parametrize("begun_at", [985.0, 999.9], ids=["near the end", "at the last moment"])
+def test_a_key_serves_while_the_fetch_that_was_begun_in_time_is_under_way(begun_at: float) -> None:
+    """Nobody waits for a refresh that began before the end of the keys' life, and the end is as long as that fetch."""
+    keys, key, web = slow_refresh(begun_at)
+    for now in (NOW + begun_at, NOW + 1_000, NOW + begun_at + 2 * TIMEOUT - 0.1):
+        assert keys.find("a", now, fetch=True) == (key,)
+        assert keys.still_holds(key, now)
+    web.documents[JWKS_URL] = published("b")
+    web.go_on.set()
+    refreshed(keys, NOW + begun_at + 2 * TIMEOUT - 0.1)
+    assert not keys.still_holds(key, NOW + begun_at + 2 * TIMEOUT - 0.1)
+    assert len(web.asked) == 2
+
+
+def test_a_key_does_not_serve_while_a_fetch_that_was_begun_too_late_is_under_way() -> None:
+    """Whoever comes first after the end waits, as do all that come while that fetch lasts."""
+    keys, key, web = slow_refresh(1_000)
+    for now in (NOW + 1_000, NOW + 1_005):
+        assert isinstance(keys.find("a", now, fetch=True), Need)
+        assert not keys.still_holds(key, now)
+    web.go_on.set()
+    refreshed(keys, NOW + 1_005)
+    assert len(web.asked) == 2
+
+
+def test_a_key_does_not_serve_for_the_sake_of_a_fetch_that_hangs() -> None:
+    """After twice the time that a fetch may take, the next one is waited for."""
+    keys, key, web = slow_refresh(999)
+    over = NOW + 999 + 2 * TIMEOUT
+    assert not keys.still_holds(key, over)
+    assert isinstance(keys.find("a", over, fetch=True), Need)
+    web.go_on.set()
+    refreshed(keys, over)
+
+
+@pytest.mark.parametrize("late", [published("a"), FetchFailed("too slow")], ids=["the old keys", "a failure"])
+def test_a_fetch_that_was_given_up_takes_nothing_back(late: object) -> None:
+    """What an older fetch comes to after a newer one is old: no withdrawn key comes back, no new one is kept out."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    gone = one(keys, "a")
+    web.go_on.clear()
+    stuck = keys.find("b", NOW + 100, fetch=True)
+    assert isinstance(stuck, Need)
+    hanging, web.go_on = web.go_on, threading.Event()
+    web.go_on.set()
+    web.documents[JWKS_URL] = published("b")
+    later = NOW + 100 + 2 * TIMEOUT
+    assert one(keys, "b", later).kid == "b"
+    web.documents[JWKS_URL] = late
+    hanging.set()
+    future = stuck.work()
+    assert isinstance(future, Future)
+    future.result(10)
+    assert not keys.still_holds(gone, later)
+    assert kids_found(keys, ["a", "b"], later) == ["b"]
+    web.documents[JWKS_URL] = published("b", "c")
+    assert one(keys, "c", later + 1).kid == "c"
+
+
+# Keys that were tried in vain
+
+
+def again(
+    keys: FetchedKeys, kid: str | None, in_vain: Keys, now: float
+) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
+    """Return what is found at once, but for the keys that were tried."""
+    return keys.find(kid, now, fetch=True, in_vain=in_vain)
+
+
+def after_waiting(step: object) -> object:
+    """Return what needs that wait for a fetch come to."""
+    assert isinstance(step, Need)
+    while isinstance(step, Need):
+        future = step.work()
+        assert isinstance(future, Future)
+        step = step.resume(future.result(10))
+    return step
+
+
+def test_configured_keys_are_not_tried_twice() -> None:
+    """There are no others, so that nothing is left; of several without a kid, the untried ones."""
+    first, second = key_from_jwk(public_jwk()), key_from_jwk(public_jwk("ES384"))
+    fixed = FixedKeys(KeySet([first, second]))
+    assert fixed.find(None, NOW, fetch=True, in_vain=(first,)) == (second,)
+    assert fixed.find(None, NOW, fetch=True, in_vain=(second, first)) == ()
+    assert fixed.find("a", NOW, fetch=True, in_vain=fixed.find("a", NOW, fetch=True)) == ()
+
+
+def test_a_key_that_changed_under_its_kid_is_fetched() -> None:
+    """An issuer may exchange a key and keep its id: a signature that does not fit asks for the key set anew."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    tried = one(keys, "a")
+    web.documents[JWKS_URL] = published("a", nth=5)
+    later = NOW + COOL_DOWN
+    new = after_waiting(again(keys, "a", (tried,), later))
+    assert isinstance(new, tuple)
+    assert is_keys(new)
+    assert tried not in new
+    assert keys.find("a", later, fetch=True) == new
+    assert not keys.still_holds(tried, later)
+    assert again(keys, "a", (tried,), later) == new
+
+
+def test_a_key_without_kid_that_changed_is_fetched() -> None:
+    """The same holds where keys have no ids; those that stay are not handed out again."""
+    stays = public_jwk("ES384")
+    web = Web({JWKS_URL: jwks(public_jwk(ec_key()), stays)})
+    keys = fetched(web)
+    tried = found(keys, None)
+    assert isinstance(tried, tuple)
+    assert not isinstance(tried, KeysUnavailable)
+    web.documents[JWKS_URL] = jwks(public_jwk(ec_key(nth=5)), stays)
+    new = after_waiting(again(keys, None, tried, NOW + COOL_DOWN))
+    assert isinstance(new, tuple)
+    assert [key.algorithms for key in new] == [{"ES256"}]
+    assert not set(new) & set(tried)
+    assert keys.still_holds(tried[1], NOW + COOL_DOWN)
+
+
+def test_a_key_that_did_not_change_stays_the_same_object() -> None:
+    """Where the fetch brings nothing new nothing is left to try, and what the keys verified before still holds."""
+    web = Web({JWKS_URL: published("a", "b")})
+    keys = fetched(web)
+    tried = one(keys, "a")
+    later = NOW + COOL_DOWN
+    assert after_waiting(again(keys, "a", (tried,), later)) == ()
+    assert one(keys, "a", later) is tried
+    assert keys.still_holds(tried, later)
+    assert len(web.asked) == 2
+
+
+def test_unknown_kids_and_bad_signatures_are_counted_together() -> None:
+    """A flood of both is few fetches each cool-down, and known keys go on all the while."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    tried = one(keys, "a")
+    for number in range(1_000):
+        now = NOW + number * 0.06
+        step = again(keys, "a", (tried,), now) if number % 2 else keys.find(f"invented {number}", now, fetch=True)
+        assert (after_waiting(step) if isinstance(step, Need) else step) == ()
+        assert keys.find("a", now, fetch=True) == (tried,)
+    assert len(web.asked) <= MOST_FETCHES * (60 / COOL_DOWN + 1)
+    assert again(keys, "a", (tried,), NOW + 59.99) == ()
+
+
+def test_bad_signatures_under_one_kid_cause_one_fetch_each_cool_down() -> None:
+    """Whoever can name a kid and cannot sign makes the service look once, for a key without kid too."""
+    web = Web({JWKS_URL: jwks(public_jwk(ec_key(), kid="a"), public_jwk("ES384"))})
+    keys = fetched(web)
+    tried = found(keys, None)
+    assert isinstance(tried, tuple)
+    assert not isinstance(tried, KeysUnavailable)
+    later = NOW + COOL_DOWN
+    for kid in ("a", None):
+        assert after_waiting(again(keys, kid, tried, later)) == ()
+        for number in range(100):
+            assert again(keys, kid, tried, later + number * 0.0999) == ()
+    assert len(web.asked) == 3
+
+
+def test_whoever_waits_for_keys_waits_no_longer_than_a_fetch_may_take() -> None:
+    """The first token, one that joins, an unknown kid and a bad signature: each gives up, and not before the fetch."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    web.go_on.clear()
+    waiting: list[object] = [keys.find("a", NOW, fetch=True), keys.find("a", NOW, fetch=True)]
+    web.go_on.set()
+    tried = one(keys, "a")
+    waiting.append(again(keys, "a", (tried,), NOW + COOL_DOWN))
+    refreshed(keys, NOW + COOL_DOWN)
+    waiting.append(keys.find("b", NOW + 2 * COOL_DOWN, fetch=True))
+    refreshed(keys, NOW + 2 * COOL_DOWN)
+    for step in waiting:
+        assert isinstance(step, Need)
+        assert step.within is not None
+        assert TIMEOUT < step.within <= 2 * TIMEOUT
+
+
+def test_one_who_gave_up_waiting_is_told_what_is_known() -> None:
+    """A time-out instead of keys: unavailable where there never were any, else the last good ones."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    web.go_on.clear()
+    step = keys.find("a", NOW, fetch=True)
+    assert isinstance(step, Need)
+    assert isinstance(step.resume(TimeoutError()), KeysUnavailable)
+    web.go_on.set()
+    key = one(keys, "a")
+    web.go_on.clear()
+    step = keys.find("a", NOW + 2 * DEFAULT_LIFE, fetch=True)
+    assert isinstance(step, Need)
+    assert step.resume(TimeoutError()) == (key,)
+    web.go_on.set()
+    refreshed(keys, NOW + 2 * DEFAULT_LIFE)
+
+
+def test_a_process_that_was_forked_during_a_fetch_fetches_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that fetches stays in the parent: the child waits neither for it nor for its cool-down."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    web.go_on.clear()
+    in_parent = keys.find("a", NOW, fetch=True)
+    assert isinstance(in_parent, Need)
+    monkeypatch.setattr("authz403.keys.os", SimpleNamespace(getpid=lambda: -1))
+    in_child = keys.find("a", NOW + 1, fetch=True)
+    assert isinstance(in_child, Need)
+    assert in_child.work() is not in_parent.work()
+    web.go_on.set()
+    assert is_keys(after_waiting(in_child))
+    assert is_keys(after_waiting(in_parent))
+
+
+# Metadata of an issuer with a path
+
+
+PATHS: Final = metadata_urls(f"{ISSUER}/tenants/a")
+
+
+@pytest.mark.parametrize("place", PATHS, ids=["OpenID Connect", "RFC 8414"])
+@pytest.mark.parametrize("slash", ["", "/"], ids=["no slash", "slash"])
+def test_a_tenants_keys_are_found_by_its_own_metadata(place: str, slash: str) -> None:
+    """An issuer with a path has metadata of its own; the slash at its end is no part of the place (RFC 8414, 3.1)."""
+    tenant = f"{ISSUER}/tenants/a{slash}"
+    web = Web({place: {"issuer": tenant, "jwks_uri": JWKS_URL}, JWKS_URL: published("a")})
+    assert one(fetched(web, jwks_url=None, issuer=tenant), "a").kid == "a"
+    assert web.asked == [*PATHS[: PATHS.index(place) + 1], JWKS_URL]
+
+
+def test_the_hosts_metadata_is_not_a_tenants() -> None:
+    """Nobody's keys are looked for at the host where the issuer has a path, nor at another tenant's."""
+    known = {"issuer": f"{ISSUER}/tenants/a", "jwks_uri": JWKS_URL}
+    others = {url: known for issuer in (ISSUER, f"{ISSUER}/tenants/b") for url in metadata_urls(issuer)}
+    web = Web({**others, JWKS_URL: published("a")})
+    assert isinstance(found(fetched(web, jwks_url=None, issuer=f"{ISSUER}/tenants/a"), "a"), KeysUnavailable)
+    assert web.asked == list(PATHS)
+
+
+@pytest.mark.parametrize("said", [ISSUER, f"{ISSUER}/tenants/b", f"{ISSUER}/tenants/a/", f"{ISSUER}/tenants/A", None])
+@pytest.mark.parametrize("place", PATHS, ids=["OpenID Connect", "RFC 8414"])
+def test_metadata_of_another_tenant_is_not_believed(place: str, said: str | None) -> None:
+    """RFC 8414 section 3.3, at either place: character for character."""
+    web = Web({place: {"issuer": said, "jwks_uri": JWKS_URL}, JWKS_URL: published("a")})
+    answer = found(fetched(web, jwks_url=None, issuer=f"{ISSUER}/tenants/a"), "a")
+    assert isinstance(answer, KeysUnavailable)
+    assert "does not say that its issuer is" in answer.why
+    assert JWKS_URL not in web.asked

@@ -1,8 +1,14 @@
-from collections.abc import Callable
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any, Final
 
 import pytest
 
-from authz403.need import How, Need
+from authz403 import asgi_io
+from authz403.need import How, Need, is_async
 
 
 def asked(answer_is: Callable[[object], str | Need[str]] = str, how: How = How.BLOCKING) -> Need[str]:
@@ -63,3 +69,177 @@ def test_an_exception_of_the_work_reaches_resume_as_a_value() -> None:
     """`resume` gets the exception that the work raised and makes an answer of it."""
     need = asked(lambda answer: type(answer).__name__).then(str.lower)
     assert need.resume(OSError("no route")) == "oserror"
+
+
+@pytest.mark.parametrize("within", [None, 0.5, 7.0])
+def test_what_follows_a_need_keeps_its_time_limit(within: float | None) -> None:
+    """`then`, once or twice over, waits no longer and no shorter; a following need brings its own limit."""
+    second = Need[str](How.COROUTINE, lambda: 8, str, within=3.0)
+    need = Need[str](How.BLOCKING, lambda: 7, lambda _: second, within=within)
+    following = need.then(str.upper).then(str.lower)
+    assert following.within == within
+    last = following.resume(7)
+    assert isinstance(last, Need)
+    assert last.within == 3.0
+
+
+def test_a_need_has_no_time_limit_unless_it_says_so() -> None:
+    """Some waiting has no end that could be known here."""
+    assert asked().within is None
+    assert asked().then(str.upper).within is None
+
+
+def plain(principal: object) -> list[str]:
+    """Return roles."""
+    return []
+
+
+async def later(principal: object) -> list[str]:
+    """Return roles, later."""
+    return []
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(plain, False), (later, True), (None, False), (5, False)],
+    ids=["plain", "async", "none", "5"],
+)
+def test_async_functions_are_told_from_plain_ones(function: object, *, expected: bool) -> None:
+    """What is no function is not async either."""
+    assert is_async(function) is expected
+
+
+# How ASGI fulfils a need
+
+
+SOON: Final = 0.01  # seconds
+
+
+class Work:
+    """The work of each kind of need, which hangs until it is let go and then gives 7."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.future: Future[object] = Future()
+        self.future.set_running_or_notify_cancel()
+        self.cancelled = False
+
+    def blocking(self) -> object:
+        """Block this thread."""
+        assert self.let_go.wait(10)
+        return 7
+
+    async def coroutine(self) -> object:
+        """Wait for what never comes."""
+        try:
+            return await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+    def need(self, how: How, within: float | None) -> Need[Any]:
+        """Return a need of this kind."""
+        work: dict[How, Callable[[], object]] = {
+            How.BLOCKING: self.blocking,
+            How.COROUTINE: self.coroutine,
+            How.FUTURE: lambda: self.future,
+        }
+        return Need(how, work[how], lambda answer: answer, within=within)
+
+    def run(self, test: Callable[[], Awaitable[None]]) -> None:
+        """Run a test; whatever still hangs is then let go."""
+
+        async def whole() -> None:
+            try:
+                await test()
+            finally:
+                self.let_go.set()
+
+        asyncio.run(whole())
+
+
+@pytest.mark.parametrize("how", list(How))
+def test_whoever_waits_gives_up_in_time(how: How) -> None:
+    """Each kind of need ends with a TimeoutError; a coroutine is cancelled, a future left to those who still wait."""
+    work = Work()
+
+    async def test() -> None:
+        async with asyncio.timeout(10):
+            assert isinstance(await asgi_io.fulfilled(work.need(how, SOON)), TimeoutError)
+        assert work.cancelled is (how is How.COROUTINE)
+
+    work.run(test)
+    assert not work.future.cancelled()
+    work.future.set_result(7)
+
+
+@pytest.mark.parametrize("within", [None, 60.0], ids=["no limit", "a minute"])
+@pytest.mark.parametrize("how", list(How))
+def test_what_comes_in_time_is_the_answer(how: How, within: float | None) -> None:
+    """With and without a limit, the result of the work is what there is to resume with."""
+    future: Future[object] = Future()
+    future.set_result(7)
+
+    async def at_once() -> object:
+        return 7
+
+    work: dict[How, Callable[[], object]] = {
+        How.BLOCKING: lambda: 7,
+        How.COROUTINE: at_once,
+        How.FUTURE: lambda: future,
+    }
+    need: Need[Any] = Need(how, work[how], lambda answer: answer, within=within)
+    assert asyncio.run(asgi_io.fulfilled(need)) == 7
+
+
+@pytest.mark.parametrize("how", list(How))
+@pytest.mark.parametrize("error", [TimeoutError("its own"), OSError("down")], ids=repr)
+def test_what_the_work_raises_is_an_answer(how: How, error: Exception) -> None:
+    """An exception is what there is to resume with, a TimeoutError of the work's own too."""
+    future: Future[object] = Future()
+    future.set_exception(error)
+
+    def fails() -> object:
+        raise error
+
+    async def fails_later() -> object:
+        raise error
+
+    work: dict[How, Callable[[], object]] = {
+        How.BLOCKING: fails,
+        How.COROUTINE: fails_later,
+        How.FUTURE: lambda: future,
+    }
+    need: Need[Any] = Need(how, work[how], lambda answer: answer, within=60.0)
+    answer = asyncio.run(asgi_io.fulfilled(need))
+    assert type(answer) is type(error)
+    assert str(answer) == str(error)
+
+
+@pytest.mark.parametrize("how", list(How))
+def test_one_who_is_cancelled_while_waiting_is_cancelled(how: How) -> None:
+    """A request that ends is not taken for a time-out, and the work of a coroutine ends with it."""
+    work = Work()
+
+    async def test() -> None:
+        waiting = asyncio.ensure_future(asgi_io.fulfilled(work.need(how, 60.0)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert work.cancelled is (how is How.COROUTINE)
+
+    work.run(test)
+    assert not work.future.cancelled()
+
+
+def test_blocking_work_sees_the_context_of_its_request() -> None:
+    """Request ids and traces that hosts keep in context variables reach a look-up in its thread."""
+    request_id = contextvars.ContextVar("request_id", default="none")
+    need: Need[Any] = Need(How.BLOCKING, request_id.get, lambda answer: answer)
+
+    async def test() -> None:
+        request_id.set("r-1")
+        assert await asgi_io.fulfilled(need) == "r-1"
+
+    asyncio.run(test())

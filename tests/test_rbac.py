@@ -118,6 +118,12 @@ def test_rbac_knows_how_roles_are_asked_for(roles_for: Any, asynchronous: bool) 
     assert Rbac(roles_for=roles_for).asks_asynchronously is asynchronous
 
 
+@pytest.mark.parametrize("roles_timeout", [0.001, 1, 60, 60.0])
+def test_a_look_up_may_take_up_to_a_minute(roles_timeout: float) -> None:
+    """More than no time, and a minute at most."""
+    assert Rbac(roles_for=roles_of, roles_timeout=roles_timeout).roles_timeout == roles_timeout
+
+
 @pytest.mark.parametrize(
     ("options", "fields"),
     [
@@ -136,6 +142,14 @@ def test_rbac_knows_how_roles_are_asked_for(roles_for: Any, asynchronous: bool) 
         ({"roles_ttl": True}, ["roles_ttl"]),
         ({"roles_ttl": "60"}, ["roles_ttl"]),
         ({"roles_ttl": float("nan")}, ["roles_ttl"]),
+        ({"roles_timeout": 0}, ["roles_timeout"]),
+        ({"roles_timeout": -1}, ["roles_timeout"]),
+        ({"roles_timeout": 61}, ["roles_timeout"]),
+        ({"roles_timeout": True}, ["roles_timeout"]),
+        ({"roles_timeout": "5"}, ["roles_timeout"]),
+        ({"roles_timeout": None}, ["roles_timeout"]),
+        ({"roles_timeout": float("nan")}, ["roles_timeout"]),
+        ({"roles_timeout": float("inf")}, ["roles_timeout"]),
     ],
     ids=lambda value: "" if isinstance(value, list) else str(value)[:60],
 )
@@ -148,7 +162,13 @@ def test_a_mistake_is_named_by_its_field(options: dict[str, Any], fields: list[s
 
 def test_all_mistakes_are_told_at_once() -> None:
     """Nobody has to mend one mistake to learn of the next."""
-    wrong: dict[str, Any] = {"hierarchy": {"a": ["a"]}, "grants": 1, "roles_for": 2, "roles_ttl": None}
+    wrong: dict[str, Any] = {
+        "hierarchy": {"a": ["a"]},
+        "grants": 1,
+        "roles_for": 2,
+        "roles_ttl": None,
+        "roles_timeout": 0,
+    }
     with pytest.raises(ConfigurationError) as caught:
         Rbac(**wrong)
     assert {mistake.field for mistake in caught.value.mistakes} == {
@@ -156,6 +176,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         "grants",
         "roles_for",
         "roles_ttl",
+        "roles_timeout",
     }
     assert caught.value.part == "Rbac"
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from authz403 import BearerTokens, ConfigurationError, Reason
 from authz403.fetch import Document, FetchFailed
-from authz403.jose import TokenRefused, read_token
+from authz403.jose import SignedToken, TokenRefused, read_token
 from authz403.keys import FetchedKeys
 from authz403.need import Need
 from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.tokens import Verified
+from tests.tokens_judged import accepted, judged, refused
 from tests.tokens_made import (
     ABSENT,
     AUDIENCE,
@@ -41,31 +42,6 @@ from tests.tokens_made import (
     token,
     tokens,
 )
-
-
-def judged(text: str, source: BearerTokens | None = None, now: float = NOW) -> Principal | Rejected:
-    """Return whom a token names to a source, or why nobody; keys are waited for."""
-    step = (source or tokens()).verify(text, read_token(text), now)
-    while isinstance(step, Need):
-        future = step.work()
-        assert isinstance(future, Future)
-        step = step.resume(future.result(10))
-    return step.principal if isinstance(step, Verified) else step
-
-
-def accepted(text: str, source: BearerTokens | None = None, now: float = NOW) -> Principal:
-    """Return whom a token names; it must be good."""
-    principal = judged(text, source, now)
-    assert isinstance(principal, Principal), principal
-    return principal
-
-
-def refused(text: str, source: BearerTokens | None = None, now: float = NOW) -> Rejected:
-    """Return why a token is refused; it must be."""
-    rejected = judged(text, source, now)
-    assert isinstance(rejected, Rejected), rejected
-    return rejected
-
 
 # Signature and algorithm
 
@@ -351,6 +327,92 @@ def test_a_token_of_another_profile_is_no_access_token(typ: object, lenient: boo
             assert answer.reason is Reason.WRONG_TOKEN_TYPE
 
 
+@pytest.mark.parametrize(
+    ("claims", "kind"),
+    [
+        ({"token_use": "id"}, "its token_use is 'id': send the access token"),
+        ({"token_use": "refresh"}, "its token_use is 'refresh'"),
+        ({"token_use": ""}, "its token_use is ''"),
+        ({"token_use": None}, "its token_use is None"),
+        ({"token_use": ["access"]}, "its token_use is ['access']"),
+        ({"token_use": "Access"}, "its token_use is 'Access'"),
+        ({"typ": "ID"}, "its claim typ is 'ID': send the access token"),
+        ({"typ": "Refresh"}, "its claim typ is 'Refresh'"),
+        ({"typ": "Offline"}, "its claim typ is 'Offline'"),
+        ({"typ": "Logout"}, "its claim typ is 'Logout'"),
+        ({"at_hash": "x"}, "it is an ID token"),
+        ({"at_hash": "x", "scope": "openid"}, "it is an ID token"),
+        ({"at_hash": None}, "it is an ID token"),
+        ({"c_hash": "x"}, "it is an ID token"),
+        ({"nonce": "x"}, "it is an ID token"),
+        ({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}, "it is a logout or security event"),
+        ({"events": None}, "it is a logout or security event"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("typ", ["JWT", ABSENT], ids=["JWT", "no typ"])
+def test_a_token_that_is_plainly_of_another_kind_is_no_access_token(
+    claims: dict[str, Any], kind: str, typ: object
+) -> None:
+    """Providers that write no typ mark their ID, refresh and logout tokens otherwise; a typ of at+jwt settles it."""
+    answer = refused(token(header={"typ": typ}, **claims))
+    assert answer.reason is Reason.WRONG_TOKEN_TYPE
+    assert str(answer.hint).startswith(kind)
+    for settled in ("at+jwt", "AT+JWT", "application/at+jwt"):
+        assert accepted(token(header={"typ": settled}, **claims)).sub == "alice"
+        assert accepted(token(header={"typ": settled}, **claims), tokens(typ="strict")).sub == "alice"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"token_use": "access"},
+        {"typ": "Bearer"},
+        {"typ": "id"},
+        {"typ": ["ID"]},
+        {"typ": 5},
+        {"typ": None},
+        {"nonce": "x", "scope": "openid orders:read"},
+        {"nonce": "x", "scope": ""},
+        {"nonce": "x", "scp": ["orders:read"]},
+        {"azp": "shop", "sid": "s1", "auth_time": NOW, "amr": ["pwd"], "acr": "1", "email": "a@shop.example"},
+        {"cnf": {"jkt": "x"}, "events_seen": 5},
+    ],
+    ids=str,
+)
+def test_what_access_tokens_of_some_providers_hold_is_no_mark_of_another_kind(claims: dict[str, Any]) -> None:
+    """Keycloak writes nonce into access tokens, beside scope; sessions and profiles stand in many."""
+    for typ in ("JWT", ABSENT):
+        assert accepted(token(header={"typ": typ}, **claims)).sub == "alice"
+
+
+@pytest.mark.parametrize(
+    ("typ", "fits"),
+    [
+        ("at+jwt", True),
+        ("AT+jwt", True),
+        ("application/at+jwt", True),
+        ("JWT", False),
+        ("application/jwt", False),
+        ("id+jwt", False),
+        ("", False),
+        (ABSENT, False),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("claims", ["rfc9068", {"preset": "rfc9068", "roles": "groups"}], ids=str)
+def test_the_preset_of_rfc_9068_is_strict_about_the_type(claims: object, typ: object, fits: bool) -> None:  # noqa: FBT001 - a table
+    """RFC 9068 section 4: a resource server MUST reject any other typ, whatever `typ=` says."""
+    text = token(header={"typ": typ}, client_id="shop", iat=NOW, jti="j1")
+    answer = judged(text, tokens(claims=claims))
+    if fits:
+        assert isinstance(answer, Principal)
+    else:
+        assert isinstance(answer, Rejected)
+        assert answer.reason is Reason.WRONG_TOKEN_TYPE
+        assert answer.hint == ("it has no typ" if typ is ABSENT else f"its typ is {typ!r}")
+
+
 def test_the_signature_comes_before_every_claim() -> None:
     """Of a forged token nothing is believed, not even that it has expired."""
     for claims in ({"exp": 1}, {"iss": "https://x.example"}, {"aud": "x"}, {"nbf": NOW + 99}, {"roles": 5}, {}):
@@ -359,14 +421,64 @@ def test_the_signature_comes_before_every_claim() -> None:
         assert answer.facts == {}
 
 
-@pytest.mark.parametrize("forged", [False, True], ids=["expired", "forged"])
-def test_a_token_of_another_environment_is_recognized_in_the_log(forged: bool) -> None:  # noqa: FBT001 - a table
-    """Whatever else is wrong, the hint names the other issuer or audience: the usual mistake behind it."""
+SICK: dict[str, dict[str, Any]] = {
+    "nothing else": {},
+    "expired": {"exp": 1},
+    "not yet valid": {"nbf": NOW + 600},
+    "forged": {"key": ec_key(nth=4)},
+    "an unknown key": {"header": {"kid": "k9"}},
+    "another algorithm": {"algorithm": "ES384"},
+    "an ID token": {"header": {"typ": "JWT"}, "nonce": "n"},
+    "a role of the wrong type": {"roles": 5},
+}
+OF_STAGE = "the token says iss 'https://stage.example' and this service accepts 'https://id.example'"
+FOR_BILLING = "the token says aud ['billing'] and this service is ['orders-api']"
+
+
+@pytest.mark.parametrize("sickness", SICK.values(), ids=SICK)
+def test_a_token_of_another_environment_is_recognized_in_the_log(sickness: dict[str, Any]) -> None:
+    """Whatever else is wrong, the hint names the other issuer or audience beside ours: the usual mistake behind it."""
+    source = tokens(jwks=jwks(public_jwk(kid="k1")), algorithms=["ES256"])
+    usual: dict[str, Any] = {"header": {"kid": "k1"}, **sickness}
+    if "header" in sickness:
+        usual["header"] = {"kid": "k1", **sickness["header"]}
+    kind = "; it is an ID token (it has at_hash, c_hash or nonce): send the access token" if "nonce" in usual else ""
+    assert refused(token(iss="https://stage.example", **usual), source).hint == OF_STAGE + kind
+    assert refused(token(aud="billing", **usual), source).hint == FOR_BILLING + kind
+    both = refused(token(iss="https://stage.example", aud=["billing"], **usual), source)
+    assert both.hint == f"{OF_STAGE}; {FOR_BILLING}{kind}"
+
+
+@pytest.mark.parametrize(
+    ("sickness", "reason", "hint"),
+    [
+        ({"exp": NOW - 90}, "token_expired", "it expired 90 s ago"),
+        ({"nbf": NOW + 90}, "token_not_yet_valid", "it is not valid for another 90 s: whose clock is wrong?"),
+        ({"key": ec_key(nth=4)}, "invalid_token", "its signature is not that of the key it names"),
+        ({"header": {"kid": "k9"}}, "invalid_token", "it is signed by a key that is not known here"),
+        ({"algorithm": "ES384"}, "invalid_token", "its algorithm ES384 is not allowed"),
+        ({"roles": 5}, "invalid_token", "its roles is not a list of strings"),
+    ],
+    ids=str,
+)
+def test_a_token_for_us_is_told_by_what_is_wrong_with_it(sickness: dict[str, Any], reason: str, hint: str) -> None:
+    """No talk of environments where issuer and audience are right."""
+    source = tokens(jwks=jwks(public_jwk(kid="k1")), algorithms=["ES256"])
+    answer = refused(token(**{"header": {"kid": "k1"}, **sickness}), source)
+    assert (answer.reason, answer.hint) == (reason, hint)
+
+
+@pytest.mark.parametrize("value", [ABSENT, None, 5, {"a": 1}, ["x", 5]], ids=str)
+@pytest.mark.parametrize("forged", [False, True], ids=["signed", "forged"])
+def test_an_issuer_or_audience_of_any_type_is_told(value: object, forged: bool) -> None:  # noqa: FBT001 - a table
+    """The hint says that it is wrong, whatever it is, and who this service is."""
     key = ec_key(nth=4) if forged else None
-    stage = refused(token(iss="https://stage.example", exp=1, key=key))
-    assert stage.hint == "the token says iss 'https://stage.example' and this service accepts 'https://id.example'"
-    billing = refused(token(aud=["billing"], exp=1, key=key))
-    assert billing.hint == "the token says aud ['billing'] and this service is ['orders-api']"
+    for claim, ours in (("iss", ISSUER), ("aud", AUDIENCE)):
+        wrong: dict[str, Any] = {claim: value}
+        answer = refused(token(key=key, **wrong))
+        assert answer.reason is Reason.INVALID_TOKEN
+        assert f"the token says {claim} " in str(answer.hint)
+        assert ours in str(answer.hint)
 
 
 def test_what_the_log_says_of_a_refused_token_is_true() -> None:
@@ -536,6 +648,29 @@ def test_a_deep_claim_raises_nothing(claim: str, opening: bytes, closing: bytes,
         assert claim == "x"
 
 
+@pytest.mark.parametrize("claim", ["iss", "aud", "token_use", "typ"])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["arrays", "objects"])
+def test_a_deep_claim_raises_nothing_further_down_the_stack(claim: str, opening: bytes, closing: bytes) -> None:
+    """A token is read here and judged there, once its key has come: what could be read then can also be told of."""
+
+    def judged_below(frames: int, text: str, taken: SignedToken) -> object:
+        return judged_below(frames - 1, text, taken) if frames else tokens().verify(text, taken, NOW)
+
+    for depth in (30, 33, 200, 350, 600, 800):
+        deep = opening * depth + b"1" + closing * depth
+        sensible = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": int(NOW) + 60}
+        sensible.pop(claim, None)
+        payload = json.dumps(sensible).encode()[:-1] + b',"%s":%s}' % (claim.encode(), deep)
+        text = signed({"alg": "ES256"}, payload, key=ec_key(nth=4))
+        try:
+            taken = read_token(text)
+        except TokenRefused:
+            continue
+        answer = judged_below(300, text, taken)
+        assert isinstance(answer, Rejected)
+        assert answer.reason is Reason.INVALID_TOKEN
+
+
 # Keys that are fetched
 
 
@@ -587,6 +722,108 @@ def test_a_token_waits_for_its_key_and_is_judged_then() -> None:
     assert isinstance(verified, Verified)
     assert verified.principal.sub == "alice"
     assert verified.key.kid == "k1"
+
+
+class Published:
+    """An issuer's key set that may change; `fetches` counts how often it was fetched."""
+
+    def __init__(self, *keys: dict[str, object]) -> None:
+        self.keys = keys
+        self.fetches = 0
+        self.is_down = False
+
+    def fetch(self, url: str) -> object:
+        self.fetches += 1
+        if self.is_down:
+            raise FetchFailed("id.example answered 502")
+        return jwks(*self.keys)
+
+
+@pytest.mark.parametrize("kid", ["k1", ABSENT], ids=["the same kid", "no kid"])
+def test_a_key_that_changed_without_a_new_id_is_fetched_anew(kid: object) -> None:
+    """An issuer that restarts with a new key under the old name, or under none, is understood after one fetch."""
+    published = Published(public_jwk(ec_key(nth=0), kid=kid))
+    source = source_that_fetches(published.fetch)
+    header = {"kid": kid}
+    old, new = token(key=ec_key(nth=0), header=header), token(key=ec_key(nth=1), header=header)
+    accepted(old, source)
+    published.keys = (public_jwk(ec_key(nth=1), kid=kid),)
+    assert accepted(new, source, NOW + 20).sub == "alice"
+    assert published.fetches == 2
+    assert refused(old, source, NOW + 21).hint == "its signature is not that of the key it names"
+    accepted(new, source, NOW + 22)
+    assert published.fetches == 2
+
+
+def test_a_key_that_is_added_without_a_kid_is_found() -> None:
+    """Where keys have no ids, all that are known are tried before the issuer is asked, and then the new one alone."""
+    published = Published(public_jwk(ec_key(nth=0)))
+    source = source_that_fetches(published.fetch)
+    accepted(token(key=ec_key(nth=0)), source)
+    published.keys = (public_jwk(ec_key(nth=0)), public_jwk(ec_key(nth=1)))
+    accepted(token(key=ec_key(nth=1)), source, NOW + 20)
+    accepted(token(key=ec_key(nth=0)), source, NOW + 20)
+    assert published.fetches == 2
+
+
+@pytest.mark.parametrize("kid", ["k1", ABSENT], ids=["a known kid", "no kid"])
+def test_a_flood_of_bad_signatures_costs_one_fetch_a_cool_down(kid: object) -> None:
+    """Whoever sends forged tokens cannot make us flood the issuer, nor keep good tokens out."""
+    published = Published(public_jwk(kid=kid))
+    source = source_that_fetches(published.fetch)
+    good, forged = token(header={"kid": kid}), token(header={"kid": kid}, key=ec_key(nth=4))
+    accepted(good, source)
+    for tenths in range(500):
+        answer = refused(forged, source, NOW + tenths / 10)
+        assert answer.reason is Reason.INVALID_TOKEN
+        assert answer.hint == "its signature is not that of the key it names"
+    assert published.fetches == 5
+    accepted(good, source, NOW + 50)
+    assert published.fetches == 5
+
+
+def test_a_bad_signature_during_an_outage_is_a_bad_signature() -> None:
+    """The issuer cannot be asked for a newer key: forged stays 401, and good tokens stay good."""
+    published = Published(public_jwk(kid="k1"))
+    source = source_that_fetches(published.fetch)
+    good = token(header={"kid": "k1"})
+    accepted(good, source)
+    published.is_down = True
+    answer = refused(token(header={"kid": "k1"}, key=ec_key(nth=4)), source, NOW + 20)
+    assert answer.reason is Reason.INVALID_TOKEN
+    assert published.fetches == 2
+    accepted(good, source, NOW + 21)
+
+
+@pytest.mark.parametrize(
+    "claims", [{"iss": "https://stage.example"}, {"iss": ABSENT}, {"iss": [ISSUER]}, {"iss": f"{ISSUER}/"}], ids=str
+)
+def test_a_bad_signature_on_another_issuers_token_causes_no_fetch(claims: dict[str, Any]) -> None:
+    """Our issuer's newer keys would not verify it either."""
+    published = Published(public_jwk(kid="k1"))
+    source = source_that_fetches(published.fetch)
+    accepted(token(header={"kid": "k1"}), source)
+    refused(token(header={"kid": "k1"}, key=ec_key(nth=4), **claims), source, NOW + 20)
+    assert published.fetches == 1
+
+
+def test_an_algorithm_that_is_not_allowed_causes_no_fetch() -> None:
+    """No key that the issuer may have by now would do."""
+    published = Published(public_jwk(kid="k1"))
+    source = source_that_fetches(published.fetch)
+    accepted(token(header={"kid": "k1"}), source)
+    assert refused(token(algorithm="HS256", header={"kid": "k1"}), source, NOW + 20).reason is Reason.INVALID_TOKEN
+    assert published.fetches == 1
+
+
+@pytest.mark.parametrize("kid", ["k1", "k9", ABSENT], ids=["known", "unknown", "none"])
+def test_configured_keys_are_judged_by_at_once(kid: object) -> None:
+    """Nothing is waited for: a bad signature under configured keys is refused as it comes."""
+    for source in (tokens(jwks=jwks(public_jwk(kid="k1"))), tokens(key=public_pem())):
+        text = token(header={"kid": kid}, key=ec_key(nth=4))
+        answer = source.verify(text, read_token(text), NOW)
+        assert isinstance(answer, Rejected)
+        assert answer.reason is Reason.INVALID_TOKEN
 
 
 # Configuration
@@ -660,6 +897,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"key": SECRET}, "key", "named in algorithms="),
     ({"key": ""}, "key", "named in algorithms="),
     ({"key": secret_jwk()}, "key", "named in algorithms="),
+    ({"key": json.dumps(secret_jwk()), "algorithms": ["HS256"]}, "key", "a JWK is given as a mapping"),
     ({"key": SECRET[:31], "algorithms": ["HS256"]}, "key", "31 bytes long"),
     ({"key": public_pem(rsa_key(1024))}, "key", "1024 bits"),
     ({"key": public_jwk(use="enc")}, "key", "use"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from threading import BoundedSemaphore, Thread
 from typing import Final
 
 from starlette._utils import get_route_path
@@ -24,6 +26,8 @@ STARTS_ANSWER: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
 _WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
+_MOST_BLOCKED: Final = 64  # threads that do what a request waits for
+_blocked = BoundedSemaphore(_MOST_BLOCKED)
 
 
 def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
@@ -65,19 +69,35 @@ async def fulfilled(need: Need[Outcome]) -> object:
             if need.how is How.COROUTINE:
                 return await need.work()  # type: ignore[misc]  # a coroutine by its How
             if need.how is How.BLOCKING:
-                return await asyncio.to_thread(_answer_of, need.work)
+                return await _in_thread(need.work)
             future: Future[object] = need.work()  # type: ignore[assignment]  # by its How
             return await asyncio.wrap_future(future)
     except Exception as error:  # noqa: BLE001 - the core decides what a failure means
         return error
 
 
-def _answer_of(work: Callable[[], object]) -> object:
-    # A StopIteration that leaves a thread never reaches the future that waits for it.
+async def _in_thread(work: Callable[[], object]) -> object:
+    """Do blocking work in a thread of its own: one that hangs holds up neither the app's threads nor its end."""
+    if not _blocked.acquire(blocking=False):
+        raise TimeoutError(f"{_MOST_BLOCKED} threads are blocked already")
+    answer: Future[object] = Future()
+    answer.set_running_or_notify_cancel()  # whoever waits may give up; the work goes on
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            answer.set_result(context.run(work))
+        except Exception as error:  # noqa: BLE001 - the core decides what a failure means
+            answer.set_result(error)
+        finally:
+            _blocked.release()
+
     try:
-        return work()
-    except Exception as error:  # noqa: BLE001 - the core decides what a failure means
-        return error
+        Thread(target=run, name="authz403-need", daemon=True).start()
+    except RuntimeError:
+        _blocked.release()
+        raise
+    return await asyncio.wrap_future(answer)
 
 
 async def respond(response: Response, scope: Scope, send: Send) -> None:

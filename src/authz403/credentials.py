@@ -31,7 +31,7 @@ MISSING: Final = Unusable(Reason.MISSING_TOKEN)
 
 def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     """Return the token of the Authorization field lines of a request, or why there is none that can be used."""
-    line = _only_line("authorization", lines)
+    line = _only_line("Authorization", lines)
     if isinstance(line, Unusable):
         return line
     found = _BEARER.fullmatch(line)
@@ -59,6 +59,8 @@ def bare_token(field: str, lines: tuple[str, ...]) -> str | Unusable:
     if isinstance(line, Unusable):
         return line
     text = line.strip(" \t")
+    if not text:
+        return Unusable(Reason.MISSING_TOKEN, f"the {field} header is empty")
     if _TOKEN68.fullmatch(text) is None:
         return Unusable(Reason.INVALID_REQUEST, f"the {field} header does not hold one token and nothing else")
     return text

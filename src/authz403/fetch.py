@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from ipaddress import ip_address
+from ssl import SSLContext
+from threading import Timer
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,6 +21,10 @@ _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])", re.I
 
 class FetchFailed(Exception):  # noqa: N818 - says what happened
     """A document could not be had; the message says why, without secrets."""
+
+
+class Unreachable(FetchFailed):
+    """Nobody answered."""
 
 
 class Document(NamedTuple):
@@ -52,7 +61,8 @@ def fetch_json(url: str) -> Document:
     body = bytearray()
     try:
         with (
-            httpx2.Client(follow_redirects=False, timeout=TIMEOUT / 2) as client,
+            httpx2.Client(verify=_certificates(), follow_redirects=False, timeout=TIMEOUT / 2) as client,
+            _ended_by(client.close),
             client.stream("GET", url, headers={"Accept": "application/json"}) as response,
         ):
             if response.status_code != httpx2.codes.OK:
@@ -66,9 +76,29 @@ def fetch_json(url: str) -> Document:
             kept = _MAX_AGE.search(response.headers.get("cache-control", ""))
         return Document(json.loads(bytes(body)), float(kept[1]) if kept else None)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise FetchFailed(f"{url} cannot be reached: {type(error).__name__}") from error
+        raise Unreachable(f"{url} cannot be reached: {type(error).__name__}") from error
     except (ValueError, RecursionError) as error:
         raise FetchFailed(f"{url} did not answer with JSON") from error
+
+
+@contextmanager
+def _ended_by(close: Callable[[], None]) -> Iterator[None]:
+    """Close what is fetched from when the time is over: each read has a limit of its own, and a trickle none."""
+    watch = Timer(TIMEOUT, close)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+@cache
+def _certificates() -> SSLContext:
+    """Return what the system trusts, read once: it takes longer than the fetch."""
+    import httpx2  # noqa: PLC0415 - as above
+
+    return httpx2.create_ssl_context()
 
 
 def _is_loopback(host: str) -> bool:

@@ -28,7 +28,7 @@ from authz403.reasons import Reason
 from authz403.request import WEBSOCKET, AccessRequest
 from authz403.requirements import own_code_or_reason
 from authz403.rules import Rule, Rules, as_rules, shadowed_rules
-from authz403.tokens import BearerTokens
+from authz403.tokens import AUTHORIZATION, BearerTokens
 
 Native = TypeVar("Native")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Gate:
     what holds for endpoints without a policy. `disclose="code"` leaves nothing but reason and ids in refusals;
     `render(denial, request)` makes their body (content type and bytes); `type_base` is what the `type` of a problem
     document starts with. `shared=True` says that the gate guards several apps, so that a rule may fit another one.
-    `token_cache` is how many verified tokens are remembered (about 1.1 kB each), 0 for none.
+    `token_cache` is how many verified tokens are remembered (about 1.3 kB each), 0 for none.
     `dangerously_report_only=True` lets every request pass and logs what would have been refused. `clock` gives the
     time in seconds since the epoch. Raises `ConfigurationError` listing every mistake.
     """
@@ -102,7 +102,7 @@ class Gate:
         self.has_tokens = bool(self._identifier)
         self.policy_version = _version(sources, listed, default, rbac, self._network, cors)
         self.audit = Audit(self.policy_version)
-        if cors is not None and self._identifier.bearers and not cors.permits("authorization"):
+        if cors is not None and AUTHORIZATION in self._identifier.fields and not cors.permits("authorization"):
             self.audit.warn_once("cors", "Cors(headers=) leaves Authorization out, so that no script can send a token")
         for source in self._identifier.bearers:
             if isinstance(source.keys, FetchedKeys):
@@ -239,8 +239,14 @@ class Gate:
         enforce = not self.report_only if enforce is None else enforce
         outcome.decision = decision
         if not decision.allowed:
-            has_address = outcome.address is not None
-            hint = hint_for(decision, outcome.request, outcome.principal, self._network, has_address=has_address)
+            hint = hint_for(
+                decision,
+                outcome.request,
+                outcome.principal,
+                self._network,
+                has_address=outcome.address is not None,
+                reads_authorization=AUTHORIZATION in self.fields,
+            )
             if hint != decision.hint:
                 outcome.decision = decision = decision._replace(hint=hint)
             if decision.concealed:
@@ -363,7 +369,7 @@ def _version(
 ) -> str:
     """Return a short hash of the configuration, keys left out, to tell in a log which policy decided."""
     identities = [
-        (source.issuer, source.audience, source.algorithms, source.typ, source.leeway, source.names)
+        (source.issuer, source.audience, source.algorithms, source.typ, source.leeway, source.names, source.read_from)
         if isinstance(source, BearerTokens)
         else type(source).__qualname__
         for source in sources

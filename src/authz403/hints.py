@@ -14,6 +14,8 @@ from authz403.request import AccessRequest
 FIELDS: Final = frozenset({"x-forwarded-for", "forwarded", "via"})
 """The header fields by which a proxy in front shows itself."""
 
+_STRIPPED: Final = "no Authorization header came through the proxy in front: does it strip it?"
+
 # Where providers write scopes and roles; a claim that is there and not read is the first thing to look at.
 _SCOPE_CLAIMS: Final = (("scope",), ("scp",), ("scopes",), ("permissions",))
 _ROLE_CLAIMS: Final = (
@@ -27,7 +29,13 @@ _ROLE_CLAIMS: Final = (
 
 
 def hint_for(
-    decision: Decision, request: AccessRequest, principal: Principal | None, network: Network, *, has_address: bool
+    decision: Decision,
+    request: AccessRequest,
+    principal: Principal | None,
+    network: Network,
+    *,
+    has_address: bool,
+    reads_authorization: bool,
 ) -> str | None:
     """Return the hint of a refusal: what was found on the way, else what can be told from the whole."""
     reason = decision.reason
@@ -35,8 +43,10 @@ def hint_for(
         return _about_address(request, network, has_address=has_address) or decision.hint
     if decision.hint is not None:
         return decision.hint
-    if reason is Reason.MISSING_TOKEN and any(request.fields.get(field) for field in FIELDS):
-        return "no Authorization header came through the proxy in front: does it strip it?"
+    if reason is Reason.MISSING_TOKEN:
+        was_stripped = reads_authorization and not request.fields.get("authorization")
+        came_by_proxy = any(request.fields.get(field) for field in FIELDS)
+        return _STRIPPED if was_stripped and came_by_proxy else None
     if principal is None:
         return None
     if reason is Reason.INSUFFICIENT_SCOPE:
@@ -56,12 +66,14 @@ def _about_address(request: AccessRequest, network: Network, *, has_address: boo
 
 
 def _about_scopes(principal: Principal, missing: tuple[str, ...]) -> str | None:
+    if not missing:
+        return None  # a requirement or a check of the app's own names none
     elsewhere = _elsewhere(principal.claims, _SCOPE_CLAIMS, missing)
     if elsewhere is not None:
         return f"the token holds {elsewhere}, and scopes are not read from there: set claims=, or ask for permissions()"
     alike = _alike(principal.scopes, missing)
     if alike is not None:
-        return f"the token has the scope {alike}: names are compared exactly"
+        return f"the caller has the scope {alike}: names are compared exactly"
     if "iss" not in principal.claims:
         return None
     wanted, held = ", ".join(missing), "other scopes" if principal.scopes else "no scope at all"
@@ -88,7 +100,7 @@ def _elsewhere(claims: Mapping[str, object], places: Iterable[tuple[str, ...]], 
         value: object = claims
         for step in path:
             value = value.get(step) if isinstance(value, Mapping) else None
-        held = value.split() if isinstance(value, str) else value
+        held = value.split(" ") if isinstance(value, str) else value
         if isinstance(held, list | tuple):
             found = [name for name in missing if name in held]
             if found:
@@ -98,8 +110,10 @@ def _elsewhere(claims: Mapping[str, object], places: Iterable[tuple[str, ...]], 
 
 def _alike(held: Iterable[str], missing: tuple[str, ...]) -> str | None:
     """Find a name that differs from a missing one in case alone, or in a prefix such as `api://orders/`."""
-    folded = {name.casefold() for name in missing}
+    wanted = {name.casefold() for name in missing}
+    wanted_bare = {name.rpartition("/")[2] for name in wanted}
     for name in sorted(held):
-        if name.casefold() in folded or name.rpartition("/")[2].casefold() in folded:
+        folded = name.casefold()
+        if folded in wanted | wanted_bare or folded.rpartition("/")[2] in wanted:
             return name
     return None

@@ -7,6 +7,7 @@ than its `exp`.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from threading import Lock
 from types import MappingProxyType
@@ -77,7 +78,7 @@ class Identifier:
         self._rbac = rbac
         self._lookup = RoleLookup(rbac, rbac.roles_for) if rbac is not None and rbac.roles_for is not None else None
         self._most_tokens = most_tokens
-        self._tokens: dict[bytes, Verified] = {}
+        self._tokens: OrderedDict[bytes, Verified] = OrderedDict()
         self._lock = Lock()
         self.fields: frozenset[str] = frozenset(self._by_field).union(*(source.fields for source in self._others))
         self.realm = self.bearers[0].realm if self.bearers else None
@@ -235,8 +236,10 @@ def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | Ident
             mistakes.add(
                 f"tokens[{index}]", source, "BearerTokens(...) or an object with fields and identify is needed"
             )
-        elif isinstance(source.fields, str) or not all(
-            isinstance(name, str) and name == name.lower() and name.isascii() for name in source.fields
+        elif (
+            isinstance(source.fields, str)
+            or not isinstance(source.fields, Collection)
+            or not all(isinstance(name, str) and name == name.lower() and name.isascii() for name in source.fields)
         ):
             mistakes.add(f"tokens[{index}].fields", source.fields, "a set of lower-case header names is needed")
     return listed

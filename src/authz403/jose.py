@@ -243,6 +243,7 @@ class SignedToken(NamedTuple):
     signature: bytes
 
 
+_DEEPEST: Final = 32  # objects and arrays within each other; what reads deeper JSON later may run out of stack
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 _PADDING: Final = (b"", None, b"==", b"=")
@@ -317,7 +318,17 @@ def _read_object(raw: bytes, what: str) -> dict[str, object]:
         raise TokenRefused(f"{what} is not JSON in UTF-8, or has a name twice") from error
     if not isinstance(value, dict):
         raise TokenRefused(f"{what} is not a JSON object")
+    # Each opening bracket nests once at most, so that most tokens need no walk.
+    if raw.count(b"{") + raw.count(b"[") > _DEEPEST and _is_deep(value, 1):
+        raise TokenRefused(f"{what} is nested too deep")
     return value
+
+
+def _is_deep(value: object, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > _DEEPEST or any(_is_deep(one, depth + 1) for one in inner)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -6,12 +6,14 @@ A request whose key is known never waits for a fetch. There is one fetch at a ti
 from __future__ import annotations
 
 import os
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
-from authz403.fetch import TIMEOUT, Document, FetchFailed, fetch_json, wrong_with_url
+from authz403.bounded import put
+from authz403.fetch import TIMEOUT, Document, FetchFailed, Unreachable, fetch_json, wrong_with_url
 from authz403.jose import KeyRefused, KeySet, VerificationKey, keys_from_jwks
 from authz403.need import How, Need
 
@@ -31,8 +33,12 @@ OUTAGE_IS_FRESH: Final = 60.0
 """Seconds after a failed fetch that the issuer counts as out of reach; after that, a request waits for another try."""
 
 COOL_DOWN: Final = 10.0
-"""Seconds between the starts of two fetches, however many unknown key ids or failures there are."""
+"""Seconds in which one unknown key id, or one failure, causes one fetch, however many requests come."""
 
+MOST_FETCHES: Final = 3
+"""How many fetches are begun within `COOL_DOWN`, however many unknown key ids there are."""
+
+_MOST_LOOKED_FOR: Final = 1_000  # unknown key ids that are remembered
 _REFRESH_AFTER: Final = 0.8  # of its life, a key set is refreshed in the background
 
 Keys = tuple[VerificationKey, ...]
@@ -85,6 +91,36 @@ class FixedKeys:
         return self._keys.keys[:1]
 
 
+class _Pace:
+    """When a fetch may begin. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._starts: deque[float] = deque(maxlen=MOST_FETCHES)
+        self._looked_for: OrderedDict[str | None, float] = OrderedDict()
+        self.last_start = float("-inf")
+        self.has_failed = False
+
+    def allows(self, now: float, kids: tuple[str | None, ...]) -> bool:
+        """Tell whether to fetch now: because a set is due, or for the `kids` that are not known."""
+        if not kids or self.has_failed:
+            return not _is_recent(self.last_start, now)
+        if any(_is_recent(self._looked_for.get(kid, float("-inf")), now) for kid in kids):
+            return False
+        return sum(_is_recent(start, now) for start in self._starts) < MOST_FETCHES
+
+    def begun(self, now: float, kids: tuple[str | None, ...]) -> None:
+        """Note that a fetch begins."""
+        self.last_start = now
+        self._starts.append(now)
+        for kid in kids:
+            put(self._looked_for, kid, now, most=_MOST_LOOKED_FOR)
+
+
+def _is_recent(start: float, now: float) -> bool:
+    # Requests tell the time each for itself, so that one may be a little behind; and clocks are set back.
+    return abs(now - start) < COOL_DOWN
+
+
 Fetch = Callable[[str], Document]
 
 
@@ -104,7 +140,8 @@ class FetchedKeys:
         self._process = os.getpid()
         self._lock = Lock()
         self._in_flight: Future[None] | None = None
-        self._last_start = float("-inf")
+        self._pace = _Pace()
+        self._begun = self._taken = 0  # how many fetches were begun, and which of them was taken last
         self._keys: KeySet | None = None
         self._current: frozenset[VerificationKey] = frozenset()
         self._refresh_at = float("-inf")
@@ -119,12 +156,25 @@ class FetchedKeys:
     ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
         """See `KeySource`."""
         known = _but_for(in_vain, self._known(kid, now)) if self._may_serve(now) else ()
-        if known:
-            return known
-        future = self._begin(now) if fetch else None
+        if known or not fetch:
+            return known or self._settled(kid, now, in_vain)
+        return self._looked_for(kid, now, in_vain, is_last_try=False)
+
+    def _looked_for(
+        self, kid: str | None, now: float, in_vain: Keys, *, is_last_try: bool
+    ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
+        future, is_new = self._begin(now, (kid,))
         if future is None:
             return self._settled(kid, now, in_vain)
-        return Need(How.FUTURE, lambda: future, lambda _: self._settled(kid, now, in_vain), within=TIMEOUT + 1)
+
+        def landed(_answer: object) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
+            found = self._settled(kid, now, in_vain)
+            if found or is_new or is_last_try:
+                return found
+            # The fetch that was under way may have been answered before this key was published.
+            return self._looked_for(kid, now, in_vain, is_last_try=True)
+
+        return Need(How.FUTURE, lambda: future, landed, within=TIMEOUT + 1)
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:
         """See `KeySource`."""
@@ -146,7 +196,7 @@ class FetchedKeys:
         return (
             now < self._expires_at
             or now < self._failed_at + OUTAGE_IS_FRESH
-            or (self._in_flight is not None and self._last_start < self._expires_at)
+            or (self._in_flight is not None and self._pace.last_start < self._expires_at)
         )
 
     def _known(self, kid: str | None, now: float) -> Keys:
@@ -155,42 +205,53 @@ class FetchedKeys:
 
     def _settled(self, kid: str | None, now: float, in_vain: Keys) -> Keys | KeysUnavailable:
         if self._keys is None or now >= self._usable_until:
-            return KeysUnavailable(self._failure, max(1.0, self._last_start + COOL_DOWN - now))
+            return KeysUnavailable(self._failure, max(1.0, self._pace.last_start + COOL_DOWN - now))
         return _but_for(in_vain, self._known(kid, now))
 
-    def _begin(self, now: float) -> Future[None] | None:
-        """Start a fetch in a thread of its own, or join the one under way; `None` during the cool-down."""
+    def _begin(self, now: float, kids: tuple[str | None, ...] = ()) -> tuple[Future[None] | None, bool]:
+        """Start a fetch in a thread of its own, or join the one under way; `None` where it is too early for another.
+
+        Returns whether the fetch is a new one, too. `kids` are the key ids that it is for, none where a set is due.
+        """
         if self._process != os.getpid():
             # A fork during a fetch: the thread, and whoever held the lock, stayed in the parent.
-            self._process, self._lock, self._in_flight = os.getpid(), Lock(), None
+            self._process, self._lock, self._in_flight, self._pace = os.getpid(), Lock(), None, _Pace()
         with self._lock:
-            if self._in_flight is not None and now < self._last_start + 2 * TIMEOUT:
-                return self._in_flight
-            if self._last_start <= now < self._last_start + COOL_DOWN:
-                return None
-            self._last_start = now
+            if self._in_flight is not None and now < self._pace.last_start + 2 * TIMEOUT:
+                return self._in_flight, False
+            if not self._pace.allows(now, kids):
+                return None, False
+            self._pace.begun(now, kids)
+            self._begun += 1
+            number = self._begun
             self._in_flight = future = Future[None]()
             future.set_running_or_notify_cancel()  # many wait for it: when one gives up, the others go on
         try:
-            Thread(target=self._refresh, args=(future, now), name="authz403-keys", daemon=True).start()
+            Thread(target=self._refresh, args=(future, number, now), name="authz403-keys", daemon=True).start()
         except RuntimeError as error:
-            self._failed(str(error), now)
+            self._failed(str(error), number, now)
             self._land(future)
-        return future
+        return future, True
 
-    def _refresh(self, future: Future[None], now: float) -> None:
+    def _refresh(self, future: Future[None], number: int, now: float) -> None:
         try:
-            self._take(*self._load(), now)
+            keys, max_age = self._load()
+            with self._lock:
+                if number > self._taken:  # else it took so long that a later one was answered before
+                    self._taken = number
+                    self._take(keys, max_age, now)
         except (FetchFailed, KeyRefused) as error:
-            self._failed(str(error), now)
+            self._failed(str(error), number, now)
         except Exception as error:  # noqa: BLE001 - whatever happens, those who wait must go on
-            self._failed(repr(error), now)
+            self._failed(repr(error), number, now)
         finally:
             self._land(future)
 
-    def _failed(self, why: str, now: float) -> None:
-        self._failure = why
-        self._failed_at = now
+    def _failed(self, why: str, number: int, now: float) -> None:
+        with self._lock:
+            if number < self._taken:
+                return
+            self._pace.has_failed, self._failure, self._failed_at = True, why, now
         self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {why}")
 
     def _land(self, future: Future[None]) -> None:
@@ -215,6 +276,8 @@ class FetchedKeys:
         for url in metadata_urls(self._issuer):
             try:
                 metadata = self._fetch(url).content
+            except Unreachable:
+                raise  # the other place is on the same machine
             except FetchFailed as error:
                 failures.append(str(error))
                 continue
@@ -229,6 +292,7 @@ class FetchedKeys:
         raise FetchFailed("; ".join(failures))
 
     def _take(self, keys: KeySet, max_age: float | None, now: float) -> None:
+        self._pace.has_failed = False
         # A key that did not change stays the same object, so that what it verified before is still accepted.
         before = self._keys.keys if self._keys is not None else ()
         kept = KeySet(next((old for old in before if old.is_same_as(key)), key) for key in keys.keys)

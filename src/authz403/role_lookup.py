@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import Final
@@ -23,7 +24,7 @@ class RoleLookup:
     def __init__(self, rbac: Rbac, ask: RolesFor) -> None:
         self._rbac = rbac
         self._ask = ask
-        self._known: dict[tuple[str, str, bool], tuple[float, frozenset[str]]] = {}
+        self._known: OrderedDict[tuple[str, str, bool], tuple[float, frozenset[str]]] = OrderedDict()
         self._lock = Lock()
 
     def applied(self, principal: Principal, now: float) -> Principal | Rejected | Need[Principal | Rejected]:

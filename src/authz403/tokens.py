@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from authz403.claims import ClaimNames, Preset, WrongType, audiences_of, claim_names, fingerprint, principal_of
+from authz403.claims import (
+    ClaimNames,
+    Preset,
+    WrongType,
+    audiences_of,
+    claim_names,
+    fingerprint,
+    has_scopes,
+    principal_of,
+)
 from authz403.errors import Mistakes
 from authz403.fetch import wrong_with_url
 from authz403.jose import (
@@ -194,8 +203,9 @@ class BearerTokens:
             found.append(f"the token says iss {issuer!r} and this service accepts {self.issuer!r}")
         if audiences is None or self._audiences.isdisjoint(audiences):
             said = claims.get("aud") if audiences is None else sorted(audiences)
-            found.append(f"the token says aud {said!r} and this service is {sorted(self._audiences)!r}")
-        other = _other_kind(signed)
+            name = " or ".join(".".join(path) for path in self.names.audience)
+            found.append(f"the token says {name} {said!r} and this service is {sorted(self._audiences)!r}")
+        other = _other_kind(signed, self.names)
         if other is not None:
             found.append(other)
         return "; ".join(found) or None
@@ -238,12 +248,12 @@ class BearerTokens:
         if typ is not None and typ.lower() not in self._types:
             return f"its typ is {typ!r}"
         for names in self.names.marks:
-            if not any(name in signed.claims for name in names):
+            if not any(signed.claims.get(name) is not None for name in names):
                 return f"it has no {' or '.join(names)}, as this provider's access tokens have"
-        return _other_kind(signed)
+        return _other_kind(signed, self.names)
 
 
-def _other_kind(signed: SignedToken) -> str | None:
+def _other_kind(signed: SignedToken, names: ClaimNames) -> str | None:
     """Say which other kind of token a JWT plainly is, or `None`; a typ of at+jwt settles it (RFC 9068 section 2.1)."""
     typ, claims = signed.head.typ, signed.claims
     if typ is not None and typ.lower() in _ACCESS_TOKEN_TYPES:
@@ -254,7 +264,7 @@ def _other_kind(signed: SignedToken) -> str | None:
     if kind in _OTHER_KINDS:
         return f"its claim typ is {kind!r}: send the access token"
     # OpenID Connect Core 1.0 section 2 and 3.3.2.11: at_hash, c_hash and nonce are claims of ID tokens.
-    if "at_hash" in claims or "c_hash" in claims or ("nonce" in claims and not {"scope", "scp"} & claims.keys()):
+    if "at_hash" in claims or "c_hash" in claims or ("nonce" in claims and not has_scopes(names, claims)):
         return "it is an ID token (it has at_hash, c_hash or nonce): send the access token"
     # RFC 8417 section 2.2, and OpenID Connect Back-Channel Logout 1.0 section 2.4
     return "it is a logout or security event token (it has events)" if "events" in claims else None
