@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz403.bounded import put
+from authz403.bounded import remember
 
 
 def test_the_oldest_makes_room() -> None:
     """Beyond the most that are kept, what was put first goes first."""
     kept: OrderedDict[str, int] = OrderedDict()
     for number, key in enumerate("abcd"):
-        put(kept, key, number, most=3)
+        remember(kept, key, number, most=3)
     assert kept == {"b": 1, "c": 2, "d": 3}
 
 
@@ -20,9 +20,9 @@ def test_a_value_that_is_put_again_is_the_newest() -> None:
     """It takes the place of its older value, pushes nobody out and is the last to go."""
     kept: OrderedDict[str, int] = OrderedDict()
     for number, key in enumerate("abcb"):
-        put(kept, key, number, most=3)
+        remember(kept, key, number, most=3)
     assert kept == {"a": 0, "c": 2, "b": 3}
-    put(kept, "d", 4, most=2)
+    remember(kept, "d", 4, most=2)
     assert kept == {"b": 3, "d": 4}
 
 
@@ -30,7 +30,7 @@ def test_one_place_holds_the_last_value() -> None:
     """The smallest memory is one."""
     kept: OrderedDict[str, int] = OrderedDict()
     for number, key in enumerate("abca"):
-        put(kept, key, number, most=1)
+        remember(kept, key, number, most=1)
         assert kept == {key: number}
 
 
@@ -38,7 +38,7 @@ def test_one_place_holds_the_last_value() -> None:
 def test_what_is_over_the_limit_already_is_brought_under_it(most: int) -> None:
     """A memory that was allowed more before shrinks with the next value."""
     kept = OrderedDict.fromkeys(range(10), "old")
-    put(kept, 99, "new", most=most)
+    remember(kept, 99, "new", most=most)
     assert len(kept) <= most
     assert kept[99] == "new"
 
@@ -48,7 +48,7 @@ def test_a_memory_never_outgrows_its_limit(keys: list[int], most: int) -> None:
     """Whatever is put in whatever order: the newest value is there, and what is there is what was put last."""
     kept: OrderedDict[int, int] = OrderedDict()
     for number, key in enumerate(keys):
-        put(kept, key, number, most=most)
+        remember(kept, key, number, most=most)
         assert len(kept) <= most
         assert kept[key] == number
     last = {key: number for number, key in enumerate(keys)}
@@ -73,7 +73,7 @@ def test_readers_need_no_lock() -> None:
         reader.start()
     try:
         for number in range(20_000):
-            put(kept, number % 50, number, most=10)
+            remember(kept, number % 50, number, most=10)
     finally:
         over.set()
     for reader in readers:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping
+from concurrent.futures import Future
 from typing import Any, Final, cast
 
 import pytest
@@ -39,6 +40,7 @@ from authz403 import (
 )
 from authz403.decision import Outcome
 from authz403.endpoint import Endpoint, Found
+from authz403.fetch import Document, FetchFailed
 from authz403.gate import as_gate
 from authz403.keys import FetchedKeys
 from authz403.marks import Mark
@@ -574,15 +576,25 @@ def test_a_request_has_one_id_whatever_becomes_of_it() -> None:
 
 
 def test_what_is_wrong_with_fetched_keys_is_warned_of() -> None:
-    """A finding about an issuer's keys reaches the log of the gate that uses them, once."""
+    """A finding about an issuer's keys reaches the log of each gate that uses them, once."""
+
+    def nobody_there(url: str) -> Document:
+        raise FetchFailed(f"{url} answered 404")
+
     source = BearerTokens(issuer="https://id.example", audience="orders-api")
-    gate = Gate(tokens=source)
-    assert isinstance(source.keys, FetchedKeys)
+    keys = FetchedKeys(issuer=source.issuer, jwks_url="https://id.example/jwks", fetch=nobody_there)
+    object.__setattr__(source, "keys", keys)
+    gates = [Gate(tokens=source), Gate(tokens=source, default=anyone)]
     with capture_logs() as events:
-        source.keys.report("jwks", "one bad key")
-        source.keys.report("jwks", "one bad key")
-    assert [(event["event"], event["hint"]) for event in events] == [("authz.warning", "one bad key")]
-    assert events[0]["policy_version"] == gate.policy_version
+        for now in (NOW, NOW + 60):
+            step = keys.find("a", now, fetch=True)
+            assert isinstance(step, Need)
+            future = step.work()
+            assert isinstance(future, Future)
+            future.result(10)
+    assert {event["policy_version"] for event in events} == {gate.policy_version for gate in gates}
+    assert [(event["event"], event["cause"]) for event in events] == [("authz.warning", "keys_unavailable")] * 2
+    assert "answered 404" in events[0]["hint"]
 
 
 def test_what_must_not_go_on_is_answered() -> None:

@@ -510,7 +510,7 @@ def test_what_is_wrong_with_a_fetch_is_reported_once() -> None:
     web = Web({JWKS_URL: jwks(public_jwk(kid="a"), secret_jwk(kid="s"), {})})
     keys = fetched(web)
     told: list[tuple[str, str]] = []
-    keys.report = lambda cause, hint: told.append((cause, hint))
+    keys.report_to(lambda cause, hint: told.append((cause, hint)))
     one(keys, "a")
     assert [cause for cause, _ in told] == ["keys_refused"]
     assert "keys[1]" in told[0][1]
@@ -530,7 +530,7 @@ def test_nothing_is_reported_of_a_good_fetch() -> None:
     """No news is good news; and nobody has to listen."""
     keys = fetched(Web({JWKS_URL: published("a")}))
     told: list[str] = []
-    keys.report = lambda cause, _: told.append(cause)
+    keys.report_to(lambda cause, _: told.append(cause))
     one(keys, "a")
     assert told == []
 

@@ -243,3 +243,38 @@ def test_blocking_work_sees_the_context_of_its_request() -> None:
         assert await asgi_io.fulfilled(need) == "r-1"
 
     asyncio.run(test())
+
+
+def test_who_finds_no_thread_free_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of look-ups is served one after the other, as many at a time as there are threads."""
+    monkeypatch.setattr(asgi_io, "_blocked", threading.BoundedSemaphore(2))
+    at_once, most = threading.Semaphore(0), []
+
+    def work() -> object:
+        at_once.release()
+        most.append(at_once._value)
+        at_once.acquire()
+        return "done"
+
+    async def burst() -> list[object]:
+        needs = [Need(How.BLOCKING, work, str, within=10.0) for _ in range(20)]
+        return await asyncio.gather(*(asgi_io.fulfilled(need) for need in needs))
+
+    assert asyncio.run(burst()) == ["done"] * 20
+    assert max(most) <= 2
+
+
+def test_who_finds_no_thread_free_in_time_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all threads hang, nobody waits longer than the need says."""
+    monkeypatch.setattr(asgi_io, "_blocked", threading.BoundedSemaphore(1))
+    over = threading.Event()
+
+    async def story() -> object:
+        hanging = asyncio.ensure_future(asgi_io.fulfilled(Need(How.BLOCKING, over.wait, str, within=10.0)))
+        await asyncio.sleep(0)
+        answer = await asgi_io.fulfilled(Need(How.BLOCKING, lambda: 7, str, within=0.05))
+        over.set()
+        await hanging
+        return answer
+
+    assert isinstance(asyncio.run(story()), TimeoutError)

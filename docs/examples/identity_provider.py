@@ -25,7 +25,6 @@ def auth0() -> BearerTokens:
     return BearerTokens(
         issuer="https://shop.eu.auth0.com/",
         audience="https://orders.example",
-        realm="orders",
         claims={"preset": "auth0", "roles": "https://orders.example/roles"},
     )
 

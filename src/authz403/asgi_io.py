@@ -1,4 +1,4 @@
-"""The native side of ASGI: a scope read into facts, answers sent, headers put on. It decides nothing."""
+"""The native side of ASGI: scopes read into facts, needs fulfilled, answers sent, headers put on. No decisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from threading import BoundedSemaphore, Thread
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
@@ -17,9 +17,11 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from authz403.cors import Headers
-from authz403.decision import Outcome, Response
+from authz403.decision import Response
 from authz403.need import How, Need
 from authz403.request import WEBSOCKET, AccessRequest
+
+T = TypeVar("T")
 
 POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 STARTS_ANSWER: Final = frozenset(
@@ -27,6 +29,7 @@ STARTS_ANSWER: Final = frozenset(
 )
 _WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
 _MOST_BLOCKED: Final = 64  # threads that do what a request waits for
+_ASK_AGAIN: Final = 0.01  # seconds
 _blocked = BoundedSemaphore(_MOST_BLOCKED)
 
 
@@ -62,7 +65,7 @@ def host_of(scope: Scope) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == b"host")
 
 
-async def fulfilled(need: Need[Outcome]) -> object:
+async def fulfilled(need: Need[T]) -> object:
     """Do what a need asks for, without blocking the event loop; an exception is an answer too."""
     try:
         async with asyncio.timeout(need.within):
@@ -78,8 +81,8 @@ async def fulfilled(need: Need[Outcome]) -> object:
 
 async def _in_thread(work: Callable[[], object]) -> object:
     """Do blocking work in a thread of its own: one that hangs holds up neither the app's threads nor its end."""
-    if not _blocked.acquire(blocking=False):
-        raise TimeoutError(f"{_MOST_BLOCKED} threads are blocked already")
+    while not _blocked.acquire(blocking=False):  # noqa: ASYNC110 - a thread that ends can tell no event loop of it
+        await asyncio.sleep(_ASK_AGAIN)
     answer: Future[object] = Future()
     answer.set_running_or_notify_cancel()  # whoever waits may give up; the work goes on
     context = contextvars.copy_context()

@@ -9,10 +9,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def put(kept: OrderedDict[K, V], key: K, value: V, *, most: int) -> None:
-    """Keep a value, in the place of the oldest where there are too many."""
+def remember(kept: OrderedDict[K, V], key: K, value: V, *, most: int) -> None:
+    """Keep a value, in the place of the oldest where there are too many. Not thread-safe: the caller holds the lock."""
     kept.pop(key, None)
     while len(kept) >= most:
-        # A plain dict would look for its first entry among all that were deleted before.
+        # Not a plain dict: to find its first entry, that would walk over all that were deleted.
         kept.popitem(last=False)
     kept[key] = value

@@ -16,12 +16,12 @@ from typing import Final, Literal, TypeGuard, get_args
 from authz403.errors import Mistakes
 from authz403.principal import NO_NAMES, Principal, is_numeric_date
 
-Path = tuple[str, ...]
+ClaimPath = tuple[str, ...]
 Preset = Literal["auth0", "cognito", "entra", "keycloak", "okta", "rfc9068"]
 
 # Of claims that were read once more, because a policy or the app asked for them, so many stay at hand.
 _MOST_CLAIMS_AT_HAND: Final = 1_000
-_MOST_SHARED: Final = 4_096
+_MOST_INTERNED: Final = 4_096
 
 
 class WrongType(Exception):  # noqa: N818 - says what is wrong with a token, and is caught where tokens are judged
@@ -30,20 +30,20 @@ class WrongType(Exception):  # noqa: N818 - says what is wrong with a token, and
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimNames:
-    """Where the fields of a principal stand: for each the places to look, of which the first that is there counts.
+    """Where a token says what: for each field the places to look, of which the first that is there counts.
 
-    A token needs one claim of each group in `marks`, by which an access token of this provider is told from its other
-    tokens. `is_strict` says that its `typ` must be that of RFC 9068.
+    A token needs one claim of each group in `required`, by which an access token of this provider is told from its
+    other tokens. `is_strict` says that its `typ` must be that of RFC 9068.
     """
 
-    sub: tuple[Path, ...] = (("sub",),)
-    client_id: tuple[Path, ...] = (("client_id",), ("azp",))
-    audience: tuple[Path, ...] = (("aud",),)
-    scopes: tuple[Path, ...] = (("scope",), ("scp",))
-    roles: tuple[Path, ...] = (("roles",),)
-    permissions: tuple[Path, ...] = (("permissions",),)
-    token_id: tuple[Path, ...] = (("jti",),)
-    marks: tuple[tuple[str, ...], ...] = ()
+    sub: tuple[ClaimPath, ...] = (("sub",),)
+    client_id: tuple[ClaimPath, ...] = (("client_id",), ("azp",))
+    audience: tuple[ClaimPath, ...] = (("aud",),)
+    scopes: tuple[ClaimPath, ...] = (("scope",), ("scp",))
+    roles: tuple[ClaimPath, ...] = (("roles",),)
+    permissions: tuple[ClaimPath, ...] = (("permissions",),)
+    token_id: tuple[ClaimPath, ...] = (("jti",),)
+    required: tuple[tuple[str, ...], ...] = ()
     is_strict: bool = False
 
 
@@ -56,25 +56,25 @@ _PRESETS: Final[Mapping[str, ClaimNames]] = {
         client_id=(("client_id",),),
         scopes=(("scope",),),
         roles=(("cognito:groups",),),
-        marks=(("token_use",),),
+        required=(("token_use",),),
     ),
     # appid is azp in tokens of version 1.0. An ID token has none of the three.
     "entra": ClaimNames(
         client_id=(("azp",), ("appid",)),
         scopes=(("scp",),),
         token_id=(("uti",),),
-        marks=(("azp", "appid", "scp"),),
+        required=(("azp", "appid", "scp"),),
     ),
     "keycloak": ClaimNames(
         client_id=(("azp",), ("client_id",)), scopes=(("scope",),), roles=(("realm_access", "roles"),)
     ),
-    "okta": ClaimNames(client_id=(("cid",),), scopes=(("scp",),), roles=(("groups",),), marks=(("cid",),)),
+    "okta": ClaimNames(client_id=(("cid",),), scopes=(("scp",),), roles=(("groups",),), required=(("cid",),)),
     # RFC 9068 section 2.2: iss, exp, aud, sub, client_id, iat and jti are REQUIRED; 2.2.3.1 names roles, entitlements.
     "rfc9068": ClaimNames(
         client_id=(("client_id",),),
         scopes=(("scope",),),
         permissions=(("entitlements",),),
-        marks=(("sub",), ("client_id",), ("iat",), ("jti",)),
+        required=(("sub",), ("client_id",), ("iat",), ("jti",)),
         is_strict=True,
     ),
 }
@@ -89,7 +89,7 @@ def claim_names(mistakes: Mistakes, claims: object) -> ClaimNames:
         mistakes.add("claims", claims, 'a preset or a mapping such as {"roles": ["realm_access", "roles"]} is needed')
         return ClaimNames()
     names = _preset(mistakes, "claims['preset']", claims["preset"]) if "preset" in claims else ClaimNames()
-    places: dict[str, tuple[Path, ...]] = {}
+    places: dict[str, tuple[ClaimPath, ...]] = {}
     for field, written in claims.items():
         if field == "preset":
             continue
@@ -137,7 +137,7 @@ def principal_of(names: ClaimNames, claims: Mapping[str, object], payload: bytes
     return Principal(
         sub=sub,
         issuer=issuer,
-        client_id=None if client_id is None else _shared(client_id),
+        client_id=None if client_id is None else _interned_text(client_id),
         scopes=_scopes(names.scopes, claims),
         roles=_list_of_strings(names.roles, claims),
         permissions=_list_of_strings(names.permissions, claims),
@@ -191,7 +191,7 @@ def _frozen(value: object) -> object:
     return value
 
 
-def _first(places: tuple[Path, ...], claims: Mapping[str, object]) -> tuple[object, Path]:
+def _first(places: tuple[ClaimPath, ...], claims: Mapping[str, object]) -> tuple[object, ClaimPath]:
     for path in places:
         value = _value_at(path, claims)
         if value is not None:
@@ -199,7 +199,7 @@ def _first(places: tuple[Path, ...], claims: Mapping[str, object]) -> tuple[obje
     return None, ()
 
 
-def _value_at(path: Path, claims: Mapping[str, object]) -> object:
+def _value_at(path: ClaimPath, claims: Mapping[str, object]) -> object:
     """Return what stands at a path of names, `None` where it ends early; raises `WrongType` where it cannot lead on."""
     value = claims.get(path[0])
     for step in path[1:]:
@@ -211,32 +211,32 @@ def _value_at(path: Path, claims: Mapping[str, object]) -> object:
     return value
 
 
-def _text(places: tuple[Path, ...], claims: Mapping[str, object]) -> str | None:
+def _text(places: tuple[ClaimPath, ...], claims: Mapping[str, object]) -> str | None:
     value, path = _first(places, claims)
     if value is None or isinstance(value, str):
         return value
     raise WrongType(f"its {'.'.join(path)} is not a string")
 
 
-def _scopes(places: tuple[Path, ...], claims: Mapping[str, object]) -> frozenset[str]:
+def _scopes(places: tuple[ClaimPath, ...], claims: Mapping[str, object]) -> frozenset[str]:
     value, path = _first(places, claims)
     if value is None:
         return NO_NAMES
     # RFC 6749 section 3.3: space-delimited, case-sensitive strings. Some providers send a list in scp.
     if isinstance(value, str):
-        return _words(value)
+        return _interned_words(value)
     if path != ("scope",) and _is_list_of_strings(value):
-        return _names(frozenset(value))
+        return _interned_names(frozenset(value))
     raise WrongType(f"its {'.'.join(path)} is not a string")
 
 
-def _list_of_strings(places: tuple[Path, ...], claims: Mapping[str, object]) -> frozenset[str]:
+def _list_of_strings(places: tuple[ClaimPath, ...], claims: Mapping[str, object]) -> frozenset[str]:
     value, path = _first(places, claims)
     if value is None:
         return NO_NAMES
     if not _is_list_of_strings(value):
         raise WrongType(f"its {'.'.join(path)} is not a list of strings")
-    return _names(frozenset(value))
+    return _interned_names(frozenset(value))
 
 
 def _is_list_of_strings(value: object) -> TypeGuard[Sequence[str]]:
@@ -246,16 +246,16 @@ def _is_list_of_strings(value: object) -> TypeGuard[Sequence[str]]:
 # A hundred thousand callers have a few dozen sets of scopes and roles between them: equal ones are one object.
 
 
-@lru_cache(maxsize=_MOST_SHARED)
-def _words(text: str) -> frozenset[str]:
+@lru_cache(maxsize=_MOST_INTERNED)
+def _interned_words(text: str) -> frozenset[str]:
     return frozenset(name for name in text.split(" ") if name)
 
 
-@lru_cache(maxsize=_MOST_SHARED)
-def _names(names: frozenset[str]) -> frozenset[str]:
+@lru_cache(maxsize=_MOST_INTERNED)
+def _interned_names(names: frozenset[str]) -> frozenset[str]:
     return names
 
 
-@lru_cache(maxsize=_MOST_SHARED)
-def _shared(text: str) -> str:
+@lru_cache(maxsize=_MOST_INTERNED)
+def _interned_text(text: str) -> str:
     return text

@@ -14,8 +14,6 @@ LONGEST_CREDENTIAL: Final = 16 * 1024  # bytes
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
-
-
 _KNOWN_SCHEMES: Final = frozenset({"basic", "digest", "dpop", "gnap", "hoba", "mutual", "negotiate", "ntlm", "vapid"})
 
 
@@ -34,9 +32,6 @@ def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     line = _only_line("Authorization", lines)
     if isinstance(line, Unusable):
         return line
-    found = _BEARER.fullmatch(line)
-    if found is not None:
-        return found[1]
     text = line.strip(" \t")
     found = _BEARER.fullmatch(text)
     if found is not None:

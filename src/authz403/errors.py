@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,6 +81,11 @@ class Mistakes:
         """Note a value that is not a bool: a text that says "false" would switch something on."""
         if not isinstance(value, bool):
             self.add(field, value, "True or False is needed")
+
+    def number(self, field: str, value: object, fits: Callable[[float], bool], why: str) -> None:
+        """Note a value that is no number, or none that fits."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+            self.add(field, value, why)
 
     def strings(self, field: str, value: object) -> tuple[str, ...]:
         """Return `value` as a tuple of strings; a lone string or anything else is a mistake."""

@@ -24,7 +24,7 @@ class FetchFailed(Exception):  # noqa: N818 - says what happened
 
 
 class Unreachable(FetchFailed):
-    """Nobody answered."""
+    """No answer, or none to its end."""
 
 
 class Document(NamedTuple):

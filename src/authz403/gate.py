@@ -13,9 +13,8 @@ from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_pref
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
-from authz403.hints import FIELDS, hint_for
+from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
-from authz403.keys import FetchedKeys
 from authz403.leaves import Custom, ServiceNetworks
 from authz403.need import How, Need
 from authz403.network import Network
@@ -105,14 +104,13 @@ class Gate:
         if cors is not None and AUTHORIZATION in self._identifier.fields and not cors.permits("authorization"):
             self.audit.warn_once("cors", "Cors(headers=) leaves Authorization out, so that no script can send a token")
         for source in self._identifier.bearers:
-            if isinstance(source.keys, FetchedKeys):
-                source.keys.report = self.audit.warn_once
+            source.keys.report_to(self.audit.warn_once)
         self._problems = Problems(
             realm=self._identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
         )
         # The header fields that decisions rest on; adapters read these and no others.
         self.fields: frozenset[str] = frozenset(
-            {*self._identifier.fields, *self._network.fields, *FIELDS}
+            {*self._identifier.fields, *self._network.fields, *PROXY_FIELDS}
             | ({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS} if cors is not None else set())
         )
 

@@ -11,7 +11,7 @@ from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest
 
-FIELDS: Final = frozenset({"x-forwarded-for", "forwarded", "via"})
+PROXY_FIELDS: Final = frozenset({"x-forwarded-for", "forwarded", "via"})
 """The header fields by which a proxy in front shows itself."""
 
 _STRIPPED: Final = "no Authorization header came through the proxy in front: does it strip it?"
@@ -44,9 +44,9 @@ def hint_for(
     if decision.hint is not None:
         return decision.hint
     if reason is Reason.MISSING_TOKEN:
-        was_stripped = reads_authorization and not request.fields.get("authorization")
-        came_by_proxy = any(request.fields.get(field) for field in FIELDS)
-        return _STRIPPED if was_stripped and came_by_proxy else None
+        is_absent = reads_authorization and not request.fields.get("authorization")
+        came_by_proxy = any(request.fields.get(field) for field in PROXY_FIELDS)
+        return _STRIPPED if is_absent and came_by_proxy else None
     if principal is None:
         return None
     if reason is Reason.INSUFFICIENT_SCOPE:

@@ -13,7 +13,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
-from authz403.bounded import put
+from authz403.bounded import remember
 from authz403.credentials import LONGEST_CREDENTIAL, MISSING, Unusable, bare_token, bearer_token
 from authz403.errors import Mistakes
 from authz403.jose import TokenRefused, read_token
@@ -42,8 +42,8 @@ class IdentitySource(Protocol):
 
     `fields` are the lower-case names of the header fields that it reads. `identify` returns the principal, a `Rejected`
     for a credential that is bad, or `None` where the request has no credential of this kind. `now` is in seconds. It
-    may be async; a plain one must not block. What an async one raises, or if it takes longer than 5 s, is answered with
-    503 `policy_unavailable`.
+    may be async; a plain one must not block. Where an async one raises or takes longer than 5 s, the answer is 503
+    `policy_unavailable`; where a plain one raises, 500 `policy_error`.
     """
 
     @property
@@ -90,29 +90,32 @@ class Identifier:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
         unusable = MISSING
         for field in self._by_field:
-            lines = request.fields.get(field, ())
-            if not lines:
-                continue
-            if len(lines) == 1:
-                remembered = self._recalled(field, lines[0], now)
-                if remembered is not None:
-                    return self._admitted(remembered, now)
-            token = bearer_token(lines) if field == AUTHORIZATION else bare_token(field, lines)
-            if isinstance(token, str):
-                entry = _entry(field, f"Bearer {token}" if field == AUTHORIZATION else token)
-                verified = self._verify(field, token, now)
-                if isinstance(verified, Need):
-                    return verified.then(self._remembering(entry, now))
-                return self._remember(entry, verified, now)
-            if token.reason is Reason.INVALID_REQUEST:
-                return Rejected(token.reason, token.hint)
-            unusable = token
+            found = self._by_token(field, request.fields.get(field, ()), now)
+            if not isinstance(found, Unusable):
+                return found
+            if found is not MISSING:
+                unusable = found
         if not self._others:
             return Rejected(unusable.reason, unusable.hint)
         other = self._from_others(request, now, 0)
         if isinstance(other, Need):
             return other.then(lambda found: self._settle(found, unusable, now))
         return self._settle(other, unusable, now)
+
+    def _by_token(self, field: str, lines: tuple[str, ...], now: float) -> Identity | Need[Identity] | Unusable:
+        """Return the caller whom the token in a header names, or why that header holds none."""
+        if len(lines) == 1:
+            remembered = self._recalled(field, lines[0], now)
+            if remembered is not None:
+                return self._admitted(remembered, now)
+        token = bearer_token(lines) if field == AUTHORIZATION else bare_token(field, lines)
+        if isinstance(token, Unusable):
+            return Rejected(token.reason, token.hint) if token.reason is Reason.INVALID_REQUEST else token
+        entry = _entry(field, f"Bearer {token}" if field == AUTHORIZATION else token)
+        verified = self._verify(field, token, now)
+        if isinstance(verified, Need):
+            return verified.then(lambda found: self._remember(entry, found, now))
+        return self._remember(entry, verified, now)
 
     def _recalled(self, field: str, line: str, now: float) -> Verified | None:
         """Look a token up before it is read: only in its usual spelling, so that one token is one entry."""
@@ -173,16 +176,13 @@ class Identifier:
         hint = f"the token says iss {issuer!r} and aud {audience!r}, and this service accepts the issuers {accepted!r}"
         return Rejected(Reason.INVALID_TOKEN, hint)
 
-    def _remembering(self, entry: bytes, now: float) -> Callable[[Verified | Rejected], Identity | Need[Identity]]:
-        return lambda found: self._remember(entry, found, now)
-
     def _remember(self, entry: bytes, found: Verified | Rejected, now: float) -> Identity | Need[Identity]:
         if isinstance(found, Rejected):
             return found
         found = found._replace(principal=self._granted(found.principal))
         if self._most_tokens:
             with self._lock:
-                put(self._tokens, entry, found, most=self._most_tokens)
+                remember(self._tokens, entry, found, most=self._most_tokens)
         return self._admitted(found, now)
 
 
@@ -222,7 +222,7 @@ def _log_facts(principal: Principal) -> Mapping[str, object]:
 
 
 def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | IdentitySource, ...]:
-    """Return the sources of `Gate(tokens=)`: none, one or a list; two for one issuer are a mistake."""
+    """Return the sources of `Gate(tokens=)`: none, one or a list; two of one issuer in one header are a mistake."""
     if tokens is None:
         return ()
     listed = tuple(tokens) if isinstance(tokens, list | tuple) else (tokens,)

@@ -1,6 +1,7 @@
 """Where an issuer's keys come from: configured ones, or a JWKS that is fetched, kept, refreshed and outlived.
 
-A request whose key is known never waits for a fetch. There is one fetch at a time, whoever asks for it.
+A request whose key is known waits only where nobody has asked for long. There is one refresh at a time (the metadata,
+then the key set), whoever asks for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
-from authz403.bounded import put
+from authz403.bounded import remember
 from authz403.fetch import TIMEOUT, Document, FetchFailed, Unreachable, fetch_json, wrong_with_url
 from authz403.jose import KeyRefused, KeySet, VerificationKey, keys_from_jwks
 from authz403.need import How, Need
@@ -38,10 +39,13 @@ COOL_DOWN: Final = 10.0
 MOST_FETCHES: Final = 3
 """How many fetches are begun within `COOL_DOWN`, however many unknown key ids there are."""
 
+_LONGEST_REFRESH: Final = 2 * TIMEOUT  # seconds: the metadata, then the key set
+_LONGEST_WAIT: Final = TIMEOUT + 1  # seconds that a request waits for one
 _MOST_LOOKED_FOR: Final = 1_000  # unknown key ids that are remembered
 _REFRESH_AFTER: Final = 0.8  # of its life, a key set is refreshed in the background
 
 Keys = tuple[VerificationKey, ...]
+Report = Callable[[str, str], None]
 
 
 class KeysUnavailable(NamedTuple):
@@ -71,6 +75,10 @@ class KeySource(Protocol):
         """Return a key to verify with where none is known, so that time does not tell which key ids exist."""
         ...
 
+    def report_to(self, report: Report) -> None:
+        """Tell `report(cause, hint)`, too, what is wrong with keys that are fetched."""
+        ...
+
 
 class FixedKeys:
     """Keys that the configuration holds."""
@@ -89,6 +97,9 @@ class FixedKeys:
     def decoys(self) -> Keys:
         """See `KeySource`."""
         return self._keys.keys[:1]
+
+    def report_to(self, report: Report) -> None:
+        """See `KeySource`."""
 
 
 class _Pace:
@@ -113,7 +124,7 @@ class _Pace:
         self.last_start = now
         self._starts.append(now)
         for kid in kids:
-            put(self._looked_for, kid, now, most=_MOST_LOOKED_FOR)
+            remember(self._looked_for, kid, now, most=_MOST_LOOKED_FOR)
 
 
 def _is_recent(start: float, now: float) -> bool:
@@ -127,7 +138,7 @@ Fetch = Callable[[str], Document]
 class FetchedKeys:
     """The keys at a JWKS URL, or at the one that the issuer's metadata names (OIDC Discovery, RFC 8414).
 
-    Thread-safe. `report(cause, hint)` is told once per fetch what is wrong with it.
+    Thread-safe.
     """
 
     def __init__(
@@ -143,19 +154,18 @@ class FetchedKeys:
         self._pace = _Pace()
         self._begun = self._taken = 0  # how many fetches were begun, and which of them was taken last
         self._keys: KeySet | None = None
-        self._current: frozenset[VerificationKey] = frozenset()
         self._refresh_at = float("-inf")
         self._expires_at = float("-inf")
         self._usable_until = float("-inf")
         self._failed_at = float("-inf")
-        self._failure = "not fetched yet"
-        self.report: Callable[[str, str], None] = lambda _cause, _hint: None
+        self._failure = "the first fetch has not been answered yet"
+        self._reports: list[Report] = []
 
     def find(
         self, kid: str | None, now: float, *, fetch: bool, in_vain: Keys = ()
     ) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
         """See `KeySource`."""
-        known = _but_for(in_vain, self._known(kid, now)) if self._may_serve(now) else ()
+        known = _but_for(in_vain, self._known(kid)) if self._may_serve(now) else ()
         if known or not fetch:
             return known or self._settled(kid, now, in_vain)
         return self._looked_for(kid, now, in_vain, is_last_try=False)
@@ -174,15 +184,23 @@ class FetchedKeys:
             # The fetch that was under way may have been answered before this key was published.
             return self._looked_for(kid, now, in_vain, is_last_try=True)
 
-        return Need(How.FUTURE, lambda: future, landed, within=TIMEOUT + 1)
+        return Need(How.FUTURE, lambda: future, landed, within=_LONGEST_WAIT)
 
     def still_holds(self, key: VerificationKey, now: float) -> bool:
         """See `KeySource`."""
-        return self._may_serve(now) and key in self._current
+        return self._may_serve(now) and self._keys is not None and key in self._keys.keys
 
     def decoys(self) -> Keys:
         """See `KeySource`."""
         return () if self._keys is None else self._keys.keys[:1]
+
+    def report_to(self, report: Report) -> None:
+        """See `KeySource`."""
+        self._reports.append(report)
+
+    def _tell(self, cause: str, hint: str) -> None:
+        for report in self._reports:
+            report(cause, hint)
 
     def _may_serve(self, now: float) -> bool:
         """Tell whether the keys at hand may be used without waiting; when one is due, a fetch is begun besides."""
@@ -199,14 +217,13 @@ class FetchedKeys:
             or (self._in_flight is not None and self._pace.last_start < self._expires_at)
         )
 
-    def _known(self, kid: str | None, now: float) -> Keys:
-        keys = self._keys
-        return keys.candidates(kid) if keys is not None and now < self._usable_until else ()
+    def _known(self, kid: str | None) -> Keys:
+        return () if self._keys is None else self._keys.candidates(kid)
 
     def _settled(self, kid: str | None, now: float, in_vain: Keys) -> Keys | KeysUnavailable:
         if self._keys is None or now >= self._usable_until:
             return KeysUnavailable(self._failure, max(1.0, self._pace.last_start + COOL_DOWN - now))
-        return _but_for(in_vain, self._known(kid, now))
+        return _but_for(in_vain, self._known(kid))
 
     def _begin(self, now: float, kids: tuple[str | None, ...] = ()) -> tuple[Future[None] | None, bool]:
         """Start a fetch in a thread of its own, or join the one under way; `None` where it is too early for another.
@@ -217,7 +234,7 @@ class FetchedKeys:
             # A fork during a fetch: the thread, and whoever held the lock, stayed in the parent.
             self._process, self._lock, self._in_flight, self._pace = os.getpid(), Lock(), None, _Pace()
         with self._lock:
-            if self._in_flight is not None and now < self._pace.last_start + 2 * TIMEOUT:
+            if self._in_flight is not None and now < self._pace.last_start + _LONGEST_REFRESH:
                 return self._in_flight, False
             if not self._pace.allows(now, kids):
                 return None, False
@@ -252,7 +269,7 @@ class FetchedKeys:
             if number < self._taken:
                 return
             self._pace.has_failed, self._failure, self._failed_at = True, why, now
-        self.report("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {why}")
+        self._tell("keys_unavailable", f"the keys of {self._issuer} could not be fetched: {why}")
 
     def _land(self, future: Future[None]) -> None:
         with self._lock:
@@ -265,7 +282,7 @@ class FetchedKeys:
         document = self._fetch(url)
         keys, refused = keys_from_jwks(document.content)
         if refused:
-            self.report("keys_refused", f"{url}: " + "; ".join(refused))
+            self._tell("keys_refused", f"{url}: " + "; ".join(refused))
         if not keys.keys:
             raise FetchFailed(f"{url} holds no key that can be used")
         return keys, document.max_age
@@ -298,7 +315,6 @@ class FetchedKeys:
         kept = KeySet(next((old for old in before if old.is_same_as(key)), key) for key in keys.keys)
         life = min(max(max_age if max_age is not None else DEFAULT_LIFE, SHORTEST_LIFE), LONGEST_LIFE)
         self._keys = kept
-        self._current = frozenset(kept.keys)
         self._refresh_at = now + life * _REFRESH_AFTER
         self._expires_at = now + life
         self._usable_until = now + life + OUTAGE

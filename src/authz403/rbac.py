@@ -44,14 +44,9 @@ class Rbac:
         grants = _table(mistakes, "grants", self.grants)
         if self.roles_for is not None and not callable(self.roles_for):
             mistakes.add("roles_for", self.roles_for, "a function of the principal is needed")
-        if isinstance(self.roles_ttl, bool) or not isinstance(self.roles_ttl, int | float) or not self.roles_ttl >= 0:
-            mistakes.add("roles_ttl", self.roles_ttl, "seconds, 0 or more, are needed")
-        if (
-            isinstance(self.roles_timeout, bool)
-            or not isinstance(self.roles_timeout, int | float)
-            or not 0 < self.roles_timeout <= _LONGEST_WAIT
-        ):
-            mistakes.add("roles_timeout", self.roles_timeout, f"seconds, up to {_LONGEST_WAIT:g}, are needed")
+        mistakes.number("roles_ttl", self.roles_ttl, lambda s: s >= 0, "seconds, 0 or more, are needed")
+        longest = f"seconds, up to {_LONGEST_WAIT:g}, are needed"
+        mistakes.number("roles_timeout", self.roles_timeout, lambda s: 0 < s <= _LONGEST_WAIT, longest)
         closure: dict[str, frozenset[str]] = {}
         for role in hierarchy:
             included, cyclic = _closed(role, hierarchy)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import Final
 
-from authz403.bounded import put
+from authz403.bounded import remember
 from authz403.need import How, Need
 from authz403.policy import Rejected
 from authz403.principal import Principal
@@ -51,7 +51,7 @@ class RoleLookup:
         else:
             roles = frozenset(answer)
             with self._lock:
-                put(self._known, _caller(principal), (now + self._rbac.roles_ttl, roles), most=_MOST_CALLERS)
+                remember(self._known, _caller(principal), (now + self._rbac.roles_ttl, roles), most=_MOST_CALLERS)
             return self._rbac.applied(principal, roles)
         return Rejected(Reason.POLICY_UNAVAILABLE, f"roles_for {wrong}", retry_after=_RETRY_AFTER)
 

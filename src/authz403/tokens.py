@@ -108,12 +108,12 @@ class BearerTokens:
         audiences = (self.audience,) if isinstance(self.audience, str) else mistakes.strings("audience", self.audience)
         if not audiences or "" in audiences:
             mistakes.add("audience", list(audiences), "the aud that names this service is needed")
-        if (
-            isinstance(self.leeway, bool)
-            or not isinstance(self.leeway, int | float)
-            or not 0 <= self.leeway <= _LARGEST_LEEWAY
-        ):
-            mistakes.add("leeway", self.leeway, f"seconds from 0 to {_LARGEST_LEEWAY} are needed")
+        mistakes.number(
+            "leeway",
+            self.leeway,
+            lambda s: 0 <= s <= _LARGEST_LEEWAY,
+            f"seconds from 0 to {_LARGEST_LEEWAY} are needed",
+        )
         mistakes.flag("dangerously_allow_http", self.dangerously_allow_http)
         if self.typ not in ("lenient", "strict"):
             mistakes.add("typ", self.typ, '"lenient" or "strict" is needed')
@@ -158,14 +158,16 @@ class BearerTokens:
         if isinstance(keys, KeysUnavailable):
             if self.issued(signed.claims):
                 return Rejected(Reason.KEYS_UNAVAILABLE, keys.why, retry_after=keys.retry_after)
-            return self._refused(signed, Reason.INVALID_TOKEN, "its issuer is not ours")
+            return self._refused(signed, Reason.INVALID_TOKEN)
         algorithm = signed.head.algorithm
         if algorithm not in self._algorithms:
             return self._refused(signed, Reason.INVALID_TOKEN, f"its algorithm {algorithm} is not allowed")
-        # Where no key is known, one is tried for nothing: time shall not tell which key ids exist.
-        for key in keys or (() if in_vain else self.keys.decoys()):
-            if key.verifies(algorithm, signed.message, signed.signature) and keys:
+        for key in keys:
+            if key.verifies(algorithm, signed.message, signed.signature):
                 return self._accept(token, signed, key, now)
+        if not keys and not in_vain:
+            for decoy in self.keys.decoys():  # time shall not tell which key ids exist
+                decoy.verifies(algorithm, signed.message, signed.signature)
         if keys and not in_vain and self.issued(signed.claims):
             # The issuer may have another key by now, under no id or under the same.
             found = self.keys.find(signed.head.kid, now, fetch=True, in_vain=keys)
@@ -187,10 +189,11 @@ class BearerTokens:
                 return Verified(principal, principal.expires_at or 0.0, self, key)
             except WrongType as error:
                 wrong = Reason.INVALID_TOKEN, str(error)
-        return self._refused(signed, *wrong, _log_facts(signed.claims, token))
+        reason, why = wrong
+        return self._refused(signed, reason, why, _log_facts(signed.claims, token))
 
     def _refused(
-        self, signed: SignedToken, reason: Reason, why: str, facts: Mapping[str, object] = NO_CLAIMS
+        self, signed: SignedToken, reason: Reason, why: str | None = None, facts: Mapping[str, object] = NO_CLAIMS
     ) -> Rejected:
         return Rejected(reason, self._diagnosis(signed) or why, facts)
 
@@ -210,17 +213,17 @@ class BearerTokens:
             found.append(other)
         return "; ".join(found) or None
 
-    def _wrong_with(self, signed: SignedToken, now: float) -> tuple[Reason, str] | None:
+    def _wrong_with(self, signed: SignedToken, now: float) -> tuple[Reason, str | None] | None:
         """Check the registered claims (RFC 7519 section 4.1) of a token whose signature is good."""
         claims = signed.claims
         issuer, expires, starts = claims.get("iss"), claims.get("exp"), claims.get("nbf")
         audiences = audiences_of(self.names, claims)
         if not isinstance(issuer, str) or audiences is None:
-            return Reason.INVALID_TOKEN, "it has no iss or no aud, or one of the wrong type"
+            return Reason.INVALID_TOKEN, None  # what is wrong with iss and aud is told by _diagnosis
         if issuer != self.issuer:
-            return Reason.WRONG_ISSUER, f"its iss is {issuer!r}"
+            return Reason.WRONG_ISSUER, None
         if self._audiences.isdisjoint(audiences):
-            return Reason.WRONG_AUDIENCE, f"its aud is {sorted(audiences)!r}"
+            return Reason.WRONG_AUDIENCE, None
         other = self._wrong_kind(signed)
         if other is not None:
             return Reason.WRONG_TOKEN_TYPE, other
@@ -247,7 +250,7 @@ class BearerTokens:
             return "it has no typ"
         if typ is not None and typ.lower() not in self._types:
             return f"its typ is {typ!r}"
-        for names in self.names.marks:
+        for names in self.names.required:
             if not any(signed.claims.get(name) is not None for name in names):
                 return f"it has no {' or '.join(names)}, as this provider's access tokens have"
         return _other_kind(signed, self.names)
