@@ -646,7 +646,7 @@ def test_a_keycloak_refresh_token_under_its_realms_secret_is_told_too() -> None:
 
 MINIMAL: Final[dict[str | None, Claims]] = {
     None: {},
-    "auth0": {},
+    "auth0": {"azp": "c"},
     "cognito": {"token_use": "access"},
     "entra": {"scp": "a"},
     "keycloak": {},
@@ -654,6 +654,7 @@ MINIMAL: Final[dict[str | None, Claims]] = {
     "rfc9068": {"client_id": "c", "iat": IAT, "jti": "j"},
 }
 MARKS: Final = [
+    ("auth0", ["azp"]),
     ("cognito", ["token_use"]),
     ("entra", ["scp"]),
     ("okta", ["cid"]),
@@ -753,7 +754,8 @@ def test_a_claim_of_the_wrong_shape_refuses_the_whole_token(read: Read) -> None:
     """Never a grant in part: neither `["admin", 5]` nor a string for a list says admin. The hint names the claim."""
     source = source_for(read.preset)
     for wrong in read.wrong:
-        answer = refused(minimal(read.preset, **at(read.path, wrong)), source)
+        first: Claims = {"azp": ABSENT} if (read.preset, read.path) == ("auth0", "client_id") else {}
+        answer = refused(minimal(read.preset, **first, **at(read.path, wrong)), source)
         assert answer.reason is Reason.INVALID_TOKEN, wrong
         assert f"its {read.path}" in str(answer.hint)
 
@@ -777,16 +779,45 @@ def test_a_claim_that_is_null_or_missing_gives_nothing(preset: str | None, path:
         assert principal.token_id == "j" or str(principal.token_id).startswith("sha256:")
 
 
-@pytest.mark.parametrize("preset", [preset for preset in MINIMAL if preset != "rfc9068"])
-def test_a_client_stands_in_for_a_missing_subject(preset: str | None) -> None:
-    """A machine's token may name the client alone, wherever its provider does that."""
-    client = {"entra": "appid", "okta": "cid"}.get(str(preset), "client_id")
-    for sub in (ABSENT, None, ""):
-        principal = accepted(minimal(preset, **{"sub": sub, client: "sync"}), source_for(preset))
-        assert (principal.sub, principal.client_id) == ("sync", "sync")
-        if preset != "okta":
-            answer = refused(minimal(preset, sub=sub), source_for(preset))
-            assert (answer.reason, answer.hint) == (Reason.INVALID_TOKEN, "it has neither sub nor client_id")
+@pytest.mark.parametrize("sub", [ABSENT, None, ""], ids=["missing", "null", "empty"])
+def test_a_client_stands_in_for_a_missing_subject(sub: object) -> None:
+    """A machine's token may name the client alone, where no preset says that its provider always writes a subject."""
+    principal = accepted(minimal(None, sub=sub, client_id="sync"), source_for(None))
+    assert (principal.sub, principal.client_id) == ("sync", "sync")
+    answer = refused(minimal(None, sub=sub), source_for(None))
+    assert (answer.reason, answer.hint) == (Reason.INVALID_TOKEN, "it has neither sub nor client_id")
+
+
+@pytest.mark.parametrize("preset", [preset for preset in MINIMAL if preset is not None])
+@pytest.mark.parametrize("sub", [ABSENT, None, ""], ids=["missing", "null", "empty"])
+def test_a_client_stands_in_for_no_user_of_a_known_provider(preset: str, sub: object) -> None:
+    """Providers that always write a subject leave it out by a misconfiguration: all users would be one caller."""
+    client = {"auth0": "azp", "entra": "azp", "keycloak": "azp", "okta": "cid"}.get(preset, "client_id")
+    answer = refused(minimal(preset, **{"sub": sub, client: "webapp"}), source_for(preset))
+    assert answer.reason is Reason.WRONG_TOKEN_TYPE
+    assert "it has no sub" in str(answer.hint)
+
+
+def test_a_client_stands_in_for_no_user_whose_name_is_elsewhere() -> None:
+    """A user's token without the claim that was to name the user is nobody's, and not its client's."""
+    source = source_for(None, claims={"sub": "oid"})
+    answer = refused(minimal(None, sub="alice", client_id="spa"), source)
+    assert answer.reason is Reason.INVALID_TOKEN
+    assert answer.hint == "it has a sub, and not the claim that is configured for it"
+    for sub in ("spa", "", ABSENT):
+        assert accepted(minimal(None, sub=sub, client_id="spa"), source).sub == "spa"
+
+
+@pytest.mark.parametrize(
+    "kind", ["InitialAccessToken", "refresh", "verify-email", "bearer", "", 5, ["Bearer"]], ids=repr
+)
+def test_only_what_keycloak_calls_bearer_is_its_access_token(kind: object) -> None:
+    """Keycloak writes the kind of each of its tokens into the claim typ, whatever the header says."""
+    for typ in ("JWT", "at+jwt"):
+        text = token(header={"typ": typ}, **{**MINIMAL["keycloak"], "typ": kind})
+        assert refused(text, source_for("keycloak")).reason is Reason.WRONG_TOKEN_TYPE
+    for good in ("Bearer", "DPoP", ABSENT, None):
+        assert accepted(minimal("keycloak", typ=good), source_for("keycloak")).sub == "alice"
 
 
 @pytest.mark.parametrize(
@@ -803,7 +834,7 @@ def test_of_several_places_the_first_that_is_there_counts(preset: str | None, fi
     source = source_for(preset)
     assert accepted(minimal(preset, **{first: "one", second: "two"}), source).client_id == "one"
     assert accepted(minimal(preset, **{first: None, second: "two"}), source).client_id == "two"
-    assert accepted(minimal(preset, **{second: "two"}), source).client_id == "two"
+    assert accepted(minimal(preset, **{first: ABSENT, second: "two"}), source).client_id == "two"
     assert refused(minimal(preset, **{first: 5, second: "two"}), source).reason is Reason.INVALID_TOKEN
 
 
@@ -905,10 +936,11 @@ def test_each_field_may_stand_elsewhere(preset: str | None, field: str, place: s
         assert principal.client_id == "usual"
     if field != "token_id":
         assert principal.token_id == "usual"
-    empty = accepted(minimal(preset, **{**usual, **ignored}), source)
     if field == "sub":
-        assert empty.sub == "usual"
-    elif field == "token_id":
+        assert refused(minimal(preset, **usual), source).reason is Reason.INVALID_TOKEN
+        return
+    empty = accepted(minimal(preset, **{**usual, **ignored}), source)
+    if field == "token_id":
         assert str(empty.token_id).startswith("sha256:")
     else:
         assert not getattr(empty, field)
@@ -1124,3 +1156,11 @@ def test_any_claims_are_refused_or_grant_what_stands_in_them(preset: str | None,
     )
     assert principal.permissions <= strings_in([said.get("permissions"), said.get("entitlements")])
     assert principal.claims == cast("Mapping[str, object]", unchangeable(signed_token.claims))
+
+
+def test_a_fingerprint_is_of_what_was_signed() -> None:
+    """A signature may have a second form that is as good: who revokes a token without jti revokes that, too."""
+    one, other = token(jti=ABSENT), token(jti=ABSENT)
+    assert one != other, "ES256 signs by chance"
+    assert accepted(one).token_id == accepted(other).token_id
+    assert accepted(token(jti=ABSENT, sub="bob")).token_id != accepted(one).token_id

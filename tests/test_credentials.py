@@ -62,6 +62,7 @@ def test_a_token_is_found_or_told_and_nothing_raises(lines: list[str]) -> None:
         (("Bearer: a",), "invalid_request", "a colon after Bearer"),
         (('Bearer "a"',), "invalid_request", "wrapped in quotes"),
         (("Bearer 'a",), "invalid_request", "wrapped in quotes"),
+        (('"Bearer a"',), "missing_token", "header is wrapped in quotes"),
         (("Bearer Bearer a",), "invalid_request", "the word Bearer stands there twice"),
         (("bearer bearer a",), "invalid_request", "the word Bearer stands there twice"),
         (("Bearer  BEARER  a",), "invalid_request", "the word Bearer stands there twice"),

@@ -166,10 +166,10 @@ def test_names_with_the_same_end_are_not_alike() -> None:
         (None, {"scopes": ["a", "orders:read"]}, "scopes"),
         (None, {"scopes": "a orders:read"}, "scopes"),
         (None, {"scope": "", "scp": ["orders:read"]}, "scp"),
-        ("auth0", {"scp": ["orders:read"]}, "scp"),
+        ("auth0", {"azp": "c", "scp": ["orders:read"]}, "scp"),
         ("entra", {"scp": "a", "scope": "orders:read"}, "scope"),
         ("okta", {"cid": "c", "scope": "a orders:read"}, "scope"),
-        ("auth0", {"permissions": ["orders:read"], "scope": "Orders:Read"}, "permissions"),
+        ("auth0", {"azp": "c", "permissions": ["orders:read"], "scope": "Orders:Read"}, "permissions"),
     ],
     ids=str,
 )
@@ -255,7 +255,7 @@ def test_a_requirement_of_ones_own_that_misses_no_scope_gets_no_talk_of_one() ->
         ),
         (
             "auth0",
-            {"roles": ["admin"]},
+            {"azp": "c", "roles": ["admin"]},
             f"{NO_ROLE}; the token holds admin in its claim roles, and roles are not taken from there",
         ),
         (

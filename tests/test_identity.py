@@ -362,8 +362,9 @@ def test_one_issuer_cannot_speak_for_another(claims: dict[str, Any], nth: int, r
 def test_a_token_of_no_known_issuer_says_so_in_the_log() -> None:
     """The hint names issuer and audience, and the issuers that would do."""
     hint = str(why_not(two_issuers(), token(iss="https://stage.example", aud="stage-api")).hint)
-    said = "the token says iss 'https://stage.example' and aud 'stage-api'"
-    assert hint == f"{said}, and this service accepts the issuers {[ISSUER, PARTNER]!r}"
+    said = "the token says iss 'https://stage.example' with aud 'stage-api'"
+    ours = f"iss {ISSUER!r} with aud ['orders-api'], or iss {PARTNER!r} with aud ['partner-api']"
+    assert hint == f"{said}, and this service accepts {ours}"
 
 
 def test_two_sources_for_one_issuer_are_a_mistake() -> None:

@@ -915,3 +915,21 @@ def test_ed25519_has_both_names() -> None:
     """RFC 9864: a token may say Ed25519 instead of EdDSA, by a key that allows it."""
     assert believed(token(algorithm="Ed25519"), key_from_jwk(public_jwk(ed_key())))
     assert not believed(token(algorithm="Ed25519"), key_from_jwk(public_jwk(ed_key(), alg="EdDSA")))
+
+
+def test_a_key_that_is_listed_twice_is_one_key() -> None:
+    """Two entries that agree leave nothing to choose."""
+    keys, refused = keys_from_jwks(jwks(public_jwk(kid="a"), public_jwk(kid="a")))
+    assert ([key.kid for key in keys.keys], refused) == (["a"], ())
+
+
+def test_only_usable_keys_share_a_kid() -> None:
+    """A key for encryption under the same kid takes nothing from the one for signatures."""
+    keys, refused = keys_from_jwks(jwks(public_jwk(ec_key(nth=1), kid="a", use="enc"), public_jwk(kid="a")))
+    assert [key.kid for key in keys.keys] == ["a"]
+    assert refused == ("keys[0]: its use is not sig",)
+
+
+def test_null_says_nothing_about_the_use_of_a_key() -> None:
+    """Null is as good as nothing for use and key_ops."""
+    assert key_from_jwk(public_jwk(use=None, key_ops=None)).algorithms == {"ES256"}

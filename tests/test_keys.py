@@ -474,7 +474,9 @@ def test_a_bad_answer_replaces_no_good_keys(content: object, why: str) -> None:
     web.documents[JWKS_URL] = published("a")
     key = one(keys, "a", NOW + COOL_DOWN)
     web.documents[JWKS_URL] = content
-    assert found(keys, "b", NOW + 2 * COOL_DOWN) == ()
+    answer = found(keys, "b", NOW + 2 * COOL_DOWN)
+    assert isinstance(answer, KeysUnavailable), "nobody can say that there is no such key"
+    assert one(keys, "a", NOW + 2 * COOL_DOWN) is key
     assert keys.still_holds(key, NOW + 2 * COOL_DOWN)
 
 
@@ -952,3 +954,75 @@ def test_metadata_of_another_tenant_is_not_believed(place: str, said: str | None
     assert isinstance(answer, KeysUnavailable)
     assert "does not say that its issuer is" in answer.why
     assert JWKS_URL not in web.asked
+
+
+# What nobody can say
+
+
+def test_while_the_issuer_is_down_no_key_is_called_unknown() -> None:
+    """A key that was published meanwhile may be good: who brings it is told to come again, and not to sign in again."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    key = one(keys, "a")
+    web.documents[JWKS_URL] = FetchFailed("id.example answered 502")
+    for later in (COOL_DOWN, COOL_DOWN + 1):
+        assert isinstance(found(keys, "b", NOW + later), KeysUnavailable)
+        assert one(keys, "a", NOW + later) is key
+        assert found_in_vain(keys, "a", (key,), NOW + later) == ()
+    web.documents[JWKS_URL] = published("a", "b")
+    answer = found(keys, "b", NOW + COOL_DOWN + 2)
+    assert answer == KeysUnavailable("id.example answered 502", COOL_DOWN - 2)
+    assert one(keys, "b", NOW + 2 * COOL_DOWN).kid == "b"
+    assert found(keys, "c", NOW + 2 * COOL_DOWN) == ()
+
+
+def found_in_vain(keys: FetchedKeys, kid: str, tried: Keys, now: float) -> object:
+    """Return what is found besides the keys that were tried, after waiting for a fetch."""
+    step = keys.find(kid, now, fetch=True, in_vain=tried)
+    while isinstance(step, Need):
+        future = step.work()
+        assert isinstance(future, Future)
+        step = step.resume(future.result(10))
+    return step
+
+
+def test_who_waited_too_long_is_told_to_come_again() -> None:
+    """A fetch that is still under way says nothing about a key."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    one(keys, "a")
+    web.go_on.clear()
+    step = keys.find("b", NOW + COOL_DOWN, fetch=True)
+    assert isinstance(step, Need)
+    assert isinstance(step.resume(TimeoutError()), KeysUnavailable)
+    web.go_on.set()
+    refreshed(keys, NOW + COOL_DOWN)
+
+
+def test_a_clock_that_was_set_back_keeps_no_removed_key() -> None:
+    """Keys that were fetched in what is now the future are fetched anew."""
+    web = Web({JWKS_URL: published("a")})
+    keys = fetched(web)
+    key = one(keys, "a", NOW + 5 * 86_400)
+    web.documents[JWKS_URL] = published("b")
+    web.go_on.clear()
+    assert keys.find("a", NOW, fetch=True) == (key,)
+    web.go_on.set()
+    refreshed(keys, NOW)
+    assert not keys.still_holds(key, NOW + 1)
+    assert kids_found(keys, ["a", "b"], NOW + 1) == ["b"]
+
+
+def test_a_second_outage_is_reported_like_the_first() -> None:
+    """What was told of an outage is told again of the next one, and not at each try of the same."""
+    told: list[str] = []
+    web = Web({JWKS_URL: FetchFailed("down")})
+    keys = fetched(web)
+    keys.report_to(lambda cause, _: told.append(cause))
+    for outage in (0.0, 86_400.0):
+        web.documents[JWKS_URL] = FetchFailed("down")
+        for number in range(5):
+            found(keys, "a", NOW + outage + number * COOL_DOWN)
+        web.documents[JWKS_URL] = published("a")
+        one(keys, "a", NOW + outage + 5 * COOL_DOWN)
+    assert told == ["keys_unavailable"] * 2

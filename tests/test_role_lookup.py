@@ -12,6 +12,7 @@ from authz403 import BearerTokens, Principal, Rbac, Reason, any_role
 from authz403.asgi import AuthzMiddleware
 from authz403.identity import Identifier
 from authz403.need import How, Need
+from authz403.role_lookup import RoleLookup
 from tests import apps_made
 from tests.apps_made import Answer, add_route, connect, gate_with, listening, ran_by, scope_of, wrapped
 from tests.gates_made import Callers, someone
@@ -395,3 +396,27 @@ def test_the_limit_of_a_look_up_is_the_configured_one(roles_of: Made, roles_time
         assert isinstance(need, Need)
         assert need.within == roles_timeout
         settled(need)
+
+
+def test_an_answer_that_comes_late_takes_nothing_back() -> None:
+    """Roles that were taken away while a slow look-up was under way do not come back with it."""
+    lookup = RoleLookup(Rbac(roles_for=lambda _: [], roles_ttl=60), lambda _: [])
+    bob = Principal(sub="bob", roles=frozenset({"seller"}))
+    slow = lookup.applied(bob, NOW)
+    quick = lookup.applied(bob, NOW + 5)
+    assert isinstance(slow, Need)
+    assert isinstance(quick, Need)
+    assert quick.resume([]) == Principal(sub="bob")
+    assert slow.resume(["admin"]) == Principal(sub="bob", roles=frozenset({"admin"}))
+    assert lookup.applied(bob, NOW + 6) == Principal(sub="bob")
+
+
+def test_roles_of_a_future_that_a_clock_was_set_back_from_are_asked_for_again() -> None:
+    """An answer holds for its time, whatever the clock does."""
+    lookup = RoleLookup(Rbac(roles_for=lambda _: [], roles_ttl=60), lambda _: [])
+    bob = Principal(sub="bob")
+    later = lookup.applied(bob, NOW + 86_400)
+    assert isinstance(later, Need)
+    later.resume(["admin"])
+    assert isinstance(lookup.applied(bob, NOW + 86_401), Principal)
+    assert isinstance(lookup.applied(bob, NOW), Need)

@@ -81,9 +81,11 @@ class Audit:
         """Write `authz.warning` about something that an operator should know, the first time it is seen."""
         if (cause + hint) not in self._told and len(self._told) < 1_000:  # noqa: PLR2004 - bounded
             self._told.add(cause + hint)
-            self._write(
-                "warning", "authz.warning", {"cause": cause, "hint": hint, "policy_version": self._policy_version}
-            )
+            self.warn(cause, hint)
+
+    def warn(self, cause: str, hint: str) -> None:
+        """Write `authz.warning` about something that an operator should know."""
+        self._write("warning", "authz.warning", {"cause": cause, "hint": hint, "policy_version": self._policy_version})
 
     def error(self, reason: str, hint: str, error: BaseException | None = None) -> None:
         """Write `authz.error` about a failure that belongs to no single decision."""

@@ -33,7 +33,8 @@ class ClaimNames:
     """Where a token says what: for each field the places to look, of which the first that is there counts.
 
     A token needs one claim of each group in `required`, by which an access token of this provider is told from its
-    other tokens. `is_strict` says that its `typ` must be that of RFC 9068.
+    other tokens, and a claim `typ` of one of the `kinds`, where it has any. `is_strict` says that its header `typ` must
+    be that of RFC 9068.
     """
 
     sub: tuple[ClaimPath, ...] = (("sub",),)
@@ -44,31 +45,38 @@ class ClaimNames:
     permissions: tuple[ClaimPath, ...] = (("permissions",),)
     token_id: tuple[ClaimPath, ...] = (("jti",),)
     required: tuple[tuple[str, ...], ...] = ()
+    kinds: frozenset[str] | None = None
     is_strict: bool = False
 
 
 _PRESETS: Final[Mapping[str, ClaimNames]] = {
     # Roles have no claim of their own: an Action writes them under a name that is a URL.
-    "auth0": ClaimNames(client_id=(("azp",), ("client_id",)), scopes=(("scope",),), roles=()),
+    "auth0": ClaimNames(
+        client_id=(("azp",), ("client_id",)), scopes=(("scope",),), roles=(), required=(("sub",), ("azp", "client_id"))
+    ),
     # An access token has an aud only with resource binding; else client_id is all that says whom it is for.
     "cognito": ClaimNames(
         audience=(("aud",), ("client_id",)),
         client_id=(("client_id",),),
         scopes=(("scope",),),
         roles=(("cognito:groups",),),
-        required=(("token_use",),),
+        required=(("sub",), ("token_use",)),
     ),
     # appid is azp in tokens of version 1.0. An ID token has none of the three.
     "entra": ClaimNames(
         client_id=(("azp",), ("appid",)),
         scopes=(("scp",),),
         token_id=(("uti",),),
-        required=(("azp", "appid", "scp"),),
+        required=(("sub",), ("azp", "appid", "scp")),
     ),
     "keycloak": ClaimNames(
-        client_id=(("azp",), ("client_id",)), scopes=(("scope",),), roles=(("realm_access", "roles"),)
+        client_id=(("azp",), ("client_id",)),
+        scopes=(("scope",),),
+        roles=(("realm_access", "roles"),),
+        required=(("sub",),),
+        kinds=frozenset({"Bearer", "DPoP"}),
     ),
-    "okta": ClaimNames(client_id=(("cid",),), scopes=(("scp",),), roles=(("groups",),), required=(("cid",),)),
+    "okta": ClaimNames(client_id=(("cid",),), scopes=(("scp",),), roles=(("groups",),), required=(("sub",), ("cid",))),
     # RFC 9068 section 2.2: iss, exp, aud, sub, client_id, iat and jti are REQUIRED; 2.2.3.1 names roles, entitlements.
     "rfc9068": ClaimNames(
         client_id=(("client_id",),),
@@ -97,7 +105,7 @@ def claim_names(mistakes: Mistakes, claims: object) -> ClaimNames:
             mistakes.add("claims", field, f"one of preset, {', '.join(_FIELDS)} is needed")
             continue
         steps = (written,) if isinstance(written, str) else mistakes.strings(f"claims[{field!r}]", written)
-        if written in ("", [], ()) or "" in steps:
+        if isinstance(written, Mapping) or written in ("", [], ()) or "" in steps:
             mistakes.add(f"claims[{field!r}]", written, "the name of a claim, or a path of names, is needed")
         places[field] = (steps,)
     # mypy cannot see that only fields which hold places were written above
@@ -130,7 +138,11 @@ def has_scopes(names: ClaimNames, claims: Mapping[str, object]) -> bool:
 def principal_of(names: ClaimNames, claims: Mapping[str, object], payload: bytes, issuer: str, token: str) -> Principal:
     """Return the caller that the verified claims in `payload` name; raises `WrongType`."""
     client_id = _text(names.client_id, claims)
-    sub = _text(names.sub, claims) or client_id
+    sub = _text(names.sub, claims)
+    if not sub and claims.get("sub") not in (None, "", client_id):
+        # The client stands in for nobody: this is a user's token, and another claim was to say which user's.
+        raise WrongType("it has a sub, and not the claim that is configured for it")
+    sub = sub or client_id
     if not sub:
         raise WrongType("it has neither sub nor client_id")
     expires = claims.get("exp")
@@ -149,7 +161,8 @@ def principal_of(names: ClaimNames, claims: Mapping[str, object], payload: bytes
 
 def fingerprint(token: str) -> str:
     """Return what the log calls a token that has no `jti`: enough to tell two apart, nothing to use."""
-    return "sha256:" + hashlib.sha256(token.encode("ascii")).hexdigest()[:16]
+    signed = token.rpartition(".")[0]  # some signatures have a second form that is as good
+    return "sha256:" + hashlib.sha256(signed.encode("ascii")).hexdigest()[:16]
 
 
 class TokenClaims(Mapping[str, object]):

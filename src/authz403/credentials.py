@@ -45,6 +45,8 @@ def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
         # What stands first may be the secret itself, so that only a well-known scheme is named.
         told = f": {name}" if name in _KNOWN_SCHEMES else ", or names none"
         return Unusable(Reason.MISSING_TOKEN, f"the Authorization header is of another scheme than Bearer{told}")
+    if text[:1] in {'"', "'"}:
+        return Unusable(Reason.MISSING_TOKEN, "the Authorization header is wrapped in quotes")
     return Unusable(Reason.MISSING_TOKEN, "the Authorization header is empty" if not text else None)
 
 

@@ -38,6 +38,8 @@ def wrong_with_url(url: object, *, allow_http: bool) -> str | None:
     """Say what is wrong with a URL to fetch keys from, or `None`: https, or http to this machine alone."""
     if not isinstance(url, str):
         return "a URL is needed"
+    if not url.isprintable() or " " in url:
+        return "a URL without spaces and control characters is needed"
     try:
         parts = urlsplit(url)
         host = parts.hostname

@@ -104,7 +104,7 @@ class Gate:
         if cors is not None and AUTHORIZATION in self._identifier.fields and not cors.permits("authorization"):
             self.audit.warn_once("cors", "Cors(headers=) leaves Authorization out, so that no script can send a token")
         for source in self._identifier.bearers:
-            source.keys.report_to(self.audit.warn_once)
+            source.keys.report_to(self.audit.warn)
         self._problems = Problems(
             realm=self._identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
         )

@@ -104,24 +104,28 @@ class Identifier:
 
     def _by_token(self, field: str, lines: tuple[str, ...], now: float) -> Identity | Need[Identity] | Unusable:
         """Return the caller whom the token in a header names, or why that header holds none."""
-        if len(lines) == 1:
-            remembered = self._recalled(field, lines[0], now)
+        usual = None
+        if len(lines) == 1 and _is_usual(field, lines[0]):
+            # A token is looked up before it is read: in its usual spelling, the line is its entry.
+            usual = _entry(field, lines[0])
+            remembered = self._recalled(usual, now)
             if remembered is not None:
                 return self._admitted(remembered, now)
         token = bearer_token(lines) if field == AUTHORIZATION else bare_token(field, lines)
         if isinstance(token, Unusable):
             return Rejected(token.reason, token.hint) if token.reason is Reason.INVALID_REQUEST else token
         entry = _entry(field, f"Bearer {token}" if field == AUTHORIZATION else token)
+        remembered = None if entry == usual else self._recalled(entry, now)
+        if remembered is not None:
+            return self._admitted(remembered, now)
         verified = self._verify(field, token, now)
         if isinstance(verified, Need):
             return verified.then(lambda found: self._remember(entry, found, now))
         return self._remember(entry, verified, now)
 
-    def _recalled(self, field: str, line: str, now: float) -> Verified | None:
-        """Look a token up before it is read: only in its usual spelling, so that one token is one entry."""
-        if (field == AUTHORIZATION and not line.startswith("Bearer ")) or len(line) > LONGEST_CREDENTIAL:
-            return None
-        found = self._tokens.get(_entry(field, line))
+    def _recalled(self, entry: bytes, now: float) -> Verified | None:
+        """Return what is remembered of a token, if it is still good."""
+        found = self._tokens.get(entry)
         if (
             found is not None
             and now - found.source.leeway < found.expires_at
@@ -171,9 +175,9 @@ class Identifier:
             # The issuer that a token names chooses whose keys must prove it.
             if len(sources) == 1 or source.issued(signed.claims):
                 return source.verify(token, signed, now)
-        accepted = [source.issuer for source in sources]
         issuer, audience = signed.claims.get("iss"), signed.claims.get("aud")
-        hint = f"the token says iss {issuer!r} and aud {audience!r}, and this service accepts the issuers {accepted!r}"
+        ours = ", or ".join(f"iss {source.issuer!r} with aud {list(source.audience)!r}" for source in sources)
+        hint = f"the token says iss {issuer!r} with aud {audience!r}, and this service accepts {ours}"
         return Rejected(Reason.INVALID_TOKEN, hint)
 
     def _remember(self, entry: bytes, found: Verified | Rejected, now: float) -> Identity | Need[Identity]:
@@ -200,6 +204,10 @@ def _asked(source: IdentitySource, request: AccessRequest, now: float) -> Identi
         raise TypeError(f"{type(source).__name__}.identify gave {type(answer).__name__}, not a Principal or a Rejected")
 
     return Need(How.COROUTINE, lambda: source.identify(request, now), taken, within=_PATIENCE)
+
+
+def _is_usual(field: str, line: str) -> bool:
+    return len(line) <= LONGEST_CREDENTIAL and (field != AUTHORIZATION or line.startswith("Bearer "))
 
 
 def _entry(field: str, line: str) -> bytes:
@@ -232,7 +240,7 @@ def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | Ident
             if (source.issuer, source.read_from) in issuers:
                 mistakes.add(f"tokens[{index}]", source.issuer, "another source has this issuer; join them in one")
             issuers.add((source.issuer, source.read_from))
-        elif isinstance(source, type) or not isinstance(source, IdentitySource):
+        elif isinstance(source, type) or not isinstance(source, IdentitySource) or not callable(source.identify):
             mistakes.add(
                 f"tokens[{index}]", source, "BearerTokens(...) or an object with fields and identify is needed"
             )

@@ -136,10 +136,10 @@ def key_from_jwk(jwk: Mapping[str, object], *, hmac_algorithms: Iterable[str] = 
     if not isinstance(kid, str | None) or not isinstance(named, str | None):
         raise KeyRefused("its kid or alg is not a string")
     # RFC 7517 section 4.2 and 4.3: use and key_ops say what a key is for.
-    if jwk.get("use", "sig") != "sig":
+    if jwk.get("use") not in (None, "sig"):
         raise KeyRefused("its use is not sig")
-    operations = jwk.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or "verify" not in operations:
+    operations = jwk.get("key_ops")
+    if operations is not None and (not isinstance(operations, list) or "verify" not in operations):
         raise KeyRefused("its key_ops do not hold verify")
     reader = _JWK_READERS.get(f"{jwk.get('kty')} {jwk.get('crv', '')}".rstrip())
     if reader is None:
@@ -177,21 +177,23 @@ def keys_from_jwks(document: object, *, hmac_algorithms: Iterable[str] = ()) -> 
     listed = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(listed, list):
         raise KeyRefused('not a JWKS: an object with a list "keys" is needed')
-    found: list[VerificationKey] = []
+    found: dict[int, VerificationKey] = {}
     refused: list[str] = []
-    kids = (jwk.get("kid") for jwk in listed if isinstance(jwk, Mapping))
-    occurrences = Counter(kid for kid in kids if isinstance(kid, str))
     for index, jwk in enumerate(listed):
         if not isinstance(jwk, Mapping):
             refused.append(f"keys[{index}] is not an object")
-        elif isinstance(kid := jwk.get("kid"), str) and occurrences[kid] > 1:
-            refused.append(f"keys[{index}] shares its kid with another key")
-        else:
-            try:
-                found.append(key_from_jwk(jwk, hmac_algorithms=hmac_algorithms))
-            except KeyRefused as error:
-                refused.append(f"keys[{index}]: {error}")
-    return KeySet(found), tuple(refused)
+            continue
+        try:
+            key = key_from_jwk(jwk, hmac_algorithms=hmac_algorithms)
+        except KeyRefused as error:
+            refused.append(f"keys[{index}]: {error}")
+            continue
+        if not any(key.is_same_as(other) for other in found.values()):
+            found[index] = key
+    occurrences = Counter(key.kid for key in found.values() if key.kid is not None)
+    ambiguous = [index for index, key in found.items() if key.kid is not None and occurrences[key.kid] > 1]
+    refused += [f"keys[{index}] shares its kid with another key" for index in ambiguous]
+    return KeySet(key for index, key in found.items() if index not in ambiguous), tuple(refused)
 
 
 def read_json_file(path: Path) -> object:
@@ -319,16 +321,21 @@ def _read_object(raw: bytes, what: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TokenRefused(f"{what} is not a JSON object")
     # Each opening bracket nests once at most, so that most tokens need no walk.
-    if raw.count(b"{") + raw.count(b"[") > _DEEPEST and _is_deep(value, 1):
+    if raw.count(b"{") + raw.count(b"[") > _DEEPEST and _is_deep(value):
         raise TokenRefused(f"{what} is nested too deep")
     return value
 
 
-def _is_deep(value: object, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return depth > _DEEPEST or any(_is_deep(one, depth + 1) for one in inner)
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]  # a list
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

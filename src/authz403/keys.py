@@ -42,6 +42,7 @@ MOST_FETCHES: Final = 3
 _LONGEST_REFRESH: Final = 2 * TIMEOUT  # seconds: the metadata, then the key set
 _LONGEST_WAIT: Final = TIMEOUT + 1  # seconds that a request waits for one
 _MOST_LOOKED_FOR: Final = 1_000  # unknown key ids that are remembered
+_MOST_TOLD: Final = 20  # findings about one issuer that are logged in a row
 _REFRESH_AFTER: Final = 0.8  # of its life, a key set is refreshed in the background
 
 Keys = tuple[VerificationKey, ...]
@@ -154,12 +155,14 @@ class FetchedKeys:
         self._pace = _Pace()
         self._begun = self._taken = 0  # how many fetches were begun, and which of them was taken last
         self._keys: KeySet | None = None
+        self._taken_at = float("-inf")
         self._refresh_at = float("-inf")
         self._expires_at = float("-inf")
         self._usable_until = float("-inf")
         self._failed_at = float("-inf")
         self._failure = "the first fetch has not been answered yet"
         self._reports: list[Report] = []
+        self._told: set[str] = set()
 
     def find(
         self, kid: str | None, now: float, *, fetch: bool, in_vain: Keys = ()
@@ -177,8 +180,10 @@ class FetchedKeys:
         if future is None:
             return self._settled(kid, now, in_vain)
 
-        def landed(_answer: object) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
+        def landed(answer: object) -> Keys | KeysUnavailable | Need[Keys | KeysUnavailable]:
             found = self._settled(kid, now, in_vain)
+            if not found and isinstance(answer, TimeoutError):
+                return self._unavailable(now)
             if found or is_new or is_last_try:
                 return found
             # The fetch that was under way may have been answered before this key was published.
@@ -199,12 +204,16 @@ class FetchedKeys:
         self._reports.append(report)
 
     def _tell(self, cause: str, hint: str) -> None:
+        """Report a finding, once until a refresh finds nothing wrong; an outage that goes on fails in few ways."""
+        if hint in self._told or len(self._told) >= _MOST_TOLD:
+            return
+        self._told.add(hint)
         for report in self._reports:
             report(cause, hint)
 
     def _may_serve(self, now: float) -> bool:
         """Tell whether the keys at hand may be used without waiting; when one is due, a fetch is begun besides."""
-        if now < self._refresh_at:
+        if self._taken_at - COOL_DOWN <= now < self._refresh_at:  # not so in a past that a clock was set back to
             return True
         if now >= self._usable_until:
             return False
@@ -221,9 +230,14 @@ class FetchedKeys:
         return () if self._keys is None else self._keys.candidates(kid)
 
     def _settled(self, kid: str | None, now: float, in_vain: Keys) -> Keys | KeysUnavailable:
-        if self._keys is None or now >= self._usable_until:
-            return KeysUnavailable(self._failure, max(1.0, self._pace.last_start + COOL_DOWN - now))
-        return _but_for(in_vain, self._known(kid))
+        known = self._known(kid)
+        if self._keys is None or now >= self._usable_until or (not known and self._pace.has_failed):
+            # While the issuer is out of reach, nobody can say that there is no such key.
+            return self._unavailable(now)
+        return _but_for(in_vain, known)
+
+    def _unavailable(self, now: float) -> KeysUnavailable:
+        return KeysUnavailable(self._failure, max(1.0, self._pace.last_start + COOL_DOWN - now))
 
     def _begin(self, now: float, kids: tuple[str | None, ...] = ()) -> tuple[Future[None] | None, bool]:
         """Start a fetch in a thread of its own, or join the one under way; `None` where it is too early for another.
@@ -283,6 +297,8 @@ class FetchedKeys:
         keys, refused = keys_from_jwks(document.content)
         if refused:
             self._tell("keys_refused", f"{url}: " + "; ".join(refused))
+        else:
+            self._told.clear()
         if not keys.keys:
             raise FetchFailed(f"{url} holds no key that can be used")
         return keys, document.max_age
@@ -315,6 +331,7 @@ class FetchedKeys:
         kept = KeySet(next((old for old in before if old.is_same_as(key)), key) for key in keys.keys)
         life = min(max(max_age if max_age is not None else DEFAULT_LIFE, SHORTEST_LIFE), LONGEST_LIFE)
         self._keys = kept
+        self._taken_at = now
         self._refresh_at = now + life * _REFRESH_AFTER
         self._expires_at = now + life
         self._usable_until = now + life + OUTAGE

@@ -30,7 +30,7 @@ class RoleLookup:
     def applied(self, principal: Principal, now: float) -> Principal | Rejected | Need[Principal | Rejected]:
         """Return the principal with the roles that were looked up in the place of those of its token."""
         known = self._known.get(_caller(principal))
-        if known is not None and now < known[0]:
+        if known is not None and known[0] - self._rbac.roles_ttl <= now < known[0]:  # clocks are set back, too
             return self._rbac.applied(principal, known[1])
         return Need(
             How.COROUTINE if self._rbac.asks_asynchronously else How.BLOCKING,
@@ -50,12 +50,15 @@ class RoleLookup:
             wrong = "answered with something else than strings"
         else:
             roles = frozenset(answer)
+            until = now + self._rbac.roles_ttl
             with self._lock:
-                remember(self._known, _caller(principal), (now + self._rbac.roles_ttl, roles), most=_MOST_CALLERS)
+                known = self._known.get(_caller(principal))
+                if known is None or known[0] <= until:  # else this look-up took so long that a later one was quicker
+                    remember(self._known, _caller(principal), (until, roles), most=_MOST_CALLERS)
             return self._rbac.applied(principal, roles)
         return Rejected(Reason.POLICY_UNAVAILABLE, f"roles_for {wrong}", retry_after=_RETRY_AFTER)
 
 
 def _caller(principal: Principal) -> tuple[str, str, bool]:
     # RFC 9068 section 5: a client that is named like a user is not that user.
-    return (*principal.key, "sub" in principal.claims)
+    return (*principal.key, bool(principal.claims.get("sub")))

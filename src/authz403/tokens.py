@@ -48,7 +48,7 @@ _ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 # Many providers say JWT or nothing; other profiles (logout+jwt, dpop+jwt, ...) name themselves.
 _LENIENT_TYPES: Final = _ACCESS_TOKEN_TYPES | {"jwt", "application/jwt"}
 _LARGEST_LEEWAY: Final = 300  # seconds
-_FIELD_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+FIELD_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 # A browser sends these by itself, or another party than the one that is to be identified writes them.
 _NOT_FOR_TOKENS: Final = frozenset({"cookie", "host", "origin", "referer", "sec-websocket-protocol"})
 
@@ -120,7 +120,7 @@ class BearerTokens:
         realm = self.realm if self.realm is not None else (audiences[0] if audiences else "")
         if not isinstance(realm, str) or not realm.isprintable() or not realm.isascii():
             mistakes.add("realm", realm, "printable ASCII is needed; set realm= where the audience is something else")
-        if not isinstance(self.read_from, str) or _FIELD_NAME.fullmatch(self.read_from) is None:
+        if not isinstance(self.read_from, str) or FIELD_NAME.fullmatch(self.read_from) is None:
             mistakes.add("read_from", self.read_from, "the lower-case name of a header is needed")
         elif self.read_from in _NOT_FOR_TOKENS:
             mistakes.add("read_from", self.read_from, "a header that browsers write by themselves holds no token here")
@@ -251,8 +251,11 @@ class BearerTokens:
         if typ is not None and typ.lower() not in self._types:
             return f"its typ is {typ!r}"
         for names in self.names.required:
-            if not any(signed.claims.get(name) is not None for name in names):
+            if all(signed.claims.get(name) in (None, "") for name in names):
                 return f"it has no {' or '.join(names)}, as this provider's access tokens have"
+        kind = signed.claims.get("typ")
+        if self.names.kinds is not None and kind is not None and kind not in sorted(self.names.kinds):
+            return f"its claim typ is {kind!r}: send the access token"
         return _other_kind(signed, self.names)
 
 
@@ -330,7 +333,10 @@ def _read_key(key: object, secrets: frozenset[str]) -> KeySet:
         return KeySet((key_from_jwk(key, hmac_algorithms=secrets),))
     if not isinstance(key, str | bytes):
         raise KeyRefused("a PEM, a JWK as a mapping, or a secret is needed")
-    material = key.encode() if isinstance(key, str) else key
+    try:
+        material = key.encode() if isinstance(key, str) else key
+    except UnicodeEncodeError:
+        raise KeyRefused("it holds characters that no encoding has") from None  # the error itself holds the key
     if b"-----BEGIN" in material:
         if secrets:
             raise KeyRefused("a public key is no secret: HS algorithms do not go with a PEM")
