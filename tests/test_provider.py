@@ -331,7 +331,7 @@ def test_a_frozen_provider(providers: dict[str, Provider]) -> None:
 
             clock.now += 31  # past the life of the keys: they serve because the outage is known
             unknown = await served_at_once()
-        assert refused_with(await unknown) == (503, "keys_unavailable")
+        assert refused_with(await unknown) == (401, "invalid_token")
         clock.now += COOL_DOWN
         assert [(await send(app, seen)).status for app in (warm, cold)] == [200, 200]
 
