@@ -526,3 +526,34 @@ def test_a_misspelled_parameter_below_a_mount_with_parameters_is_found() -> None
     found = mistakes_of(wrapped(Starlette(routes=[Mount("/t/{tenant}", routes=[inner])]), gate_with()))
     assert len(found) == 1
     assert "no path parameter tenannt" in found[0]
+
+
+def listed(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Start the app twice and return what it told of endpoints without a policy."""
+    with caplog.at_level("WARNING", "authz403"):
+        assert mistakes_of(app) == []
+        assert mistakes_of(app) == []
+    return [record.getMessage() for record in caplog.records if "default_applies" in record.getMessage()]
+
+
+@both
+def test_endpoints_without_a_policy_are_listed_once(framework: type, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator reads at start-up what nobody wrote a policy for, and what applies to it."""
+    app = framework(routes=[Route("/orders", answering("orders", [])), Route("/open", public(answering("open", [])))])
+    (line,) = listed(wrapped(app, Gate()), caplog)
+    assert "GET /orders" in line
+    assert "/open" not in line.replace("/openapi.json", "")
+    assert "the default applies, deny" in line
+
+
+def test_a_long_list_of_endpoints_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred forgotten endpoints are a number, not a hundred names."""
+    app = Starlette(routes=[Route(f"/r{number}", answering("r", [])) for number in range(100)])
+    (line,) = listed(wrapped(app, Gate()), caplog)
+    assert "GET /r19 and 80 more" in line
+
+
+def test_an_app_with_a_policy_everywhere_lists_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Silence means that somebody thought of every endpoint."""
+    app = Starlette(routes=[Route("/open", public(answering("open", [])))])
+    assert listed(wrapped(app, Gate()), caplog) == []

@@ -85,6 +85,24 @@ class Found(NamedTuple):
     betrays_path: str | None = None
 
 
+class Covered(NamedTuple):
+    """One kind of request that an app serves, and the policy that it meets.
+
+    `method` is `"*"` where the endpoint takes any. `path` is the route's, and `part` the path of a rule that fits only
+    some of the route's paths, else `None`. `endpoint` is the name of the function, class or app. `policy` is in words;
+    `written` says where its rule, guards and marks stand, each as `file:line`. Where nobody wrote a policy,
+    `is_default` is true and `written` is empty.
+    """
+
+    method: str
+    path: str
+    part: str | None
+    endpoint: str
+    policy: str
+    written: tuple[str, ...]
+    is_default: bool
+
+
 class Routes(Protocol[Native_contra]):
     """The routes of one app, asked for what would run."""
 

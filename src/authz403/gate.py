@@ -11,7 +11,7 @@ from authz403.audit import Audit, new_decision_id
 from authz403.authorizer import authorize, refusal
 from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_preflight
 from authz403.decision import Decision, Denial, Outcome, Response
-from authz403.endpoint import RULES_ALONE, Found, Policy, Routes
+from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
@@ -334,6 +334,16 @@ class Gate:
             mistakes.add("requirement", requirement, "it asks an async test, which a plain call cannot wait for")
             mistakes.raise_if_any()
         return unmet is None
+
+    def coverage(self, app: object) -> tuple[Covered, ...]:
+        """Return every kind of request that a Starlette or FastAPI app serves, with the policy that it meets.
+
+        One `Covered` a route and method, in the order of the routes. Raises `ConfigurationError` for an app whose
+        routes cannot be found or asked. Nothing runs, and the app need not stand behind this gate.
+        """
+        from authz403.coverage import coverage_of  # noqa: PLC0415 - it knows Starlette, which deciding does not need
+
+        return coverage_of(app, self.rules)
 
     def denial(self, outcome: Outcome) -> Denial:
         """Return the refusal of an outcome as its caller may see it."""

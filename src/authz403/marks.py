@@ -47,12 +47,9 @@ def requires(*requirements: Requirement) -> Callable[[Marked], Marked]:
     return set_mark
 
 
-_PUBLIC: Final = Mark(anyone, "public")
-
-
 def public(marked: Marked) -> Marked:
     """Mark an endpoint as open to anyone: `requires(anyone)`. It opens nothing that a rule or a guard closes."""
-    _add(marked, _MARKS, _PUBLIC, "public")
+    _add(marked, _MARKS, Mark(anyone, _caller()), "public")
     return marked
 
 

@@ -5,6 +5,7 @@ All that apply must hold. The table of combinations is filled once per pair of r
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,6 +35,7 @@ class Rule:
     requirement: Requirement
     named: frozenset[str] | None = field(init=False, repr=False, compare=False)
     pattern: PathPattern = field(init=False, repr=False, compare=False)
+    where: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         mistakes = Mistakes("Rule")
@@ -60,6 +62,8 @@ class Rule:
         put(self, "methods", methods[0] if len(methods) == 1 else methods)
         put(self, "named", None if ANY_METHOD in named else named)
         put(self, "pattern", pattern)
+        frame = sys._getframe(2)  # noqa: SLF001 - the documented way to learn who calls: __init__ is between
+        put(self, "where", f"{frame.f_code.co_filename}:{frame.f_lineno}")
 
     def covers(self, other: Rule) -> bool:
         """Tell whether this rule, standing earlier, matches every request that the other rule matches."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from authz403.coverage import covered
 from authz403.errors import Mistakes
 from authz403.gate import Gate
 from authz403.policy import deny
@@ -11,6 +12,7 @@ from authz403.request import WEBSOCKET
 from authz403.routing import AppRoutes, Served
 from authz403.rules import Rule
 
+_MOST_TOLD: Final = 20
 _MARK_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET)
 
 
@@ -35,6 +37,19 @@ def check_app(gate: Gate, routes: AppRoutes | None) -> None:
             why = "it takes CurrentPrincipal, and its policy does not ask for an identity; take MaybePrincipal"
             mistakes.add("endpoint", f"{one.endpoint.route} {one.endpoint.name}", why)
     mistakes.raise_if_any()
+    if routes is not None:
+        _tell_of_default(gate, routes)
+
+
+def _tell_of_default(gate: Gate, routes: AppRoutes) -> None:
+    """List once what nobody wrote a policy for."""
+    unwritten = [f"{row.method} {row.path}" for row in covered(routes.walk, gate.rules) if row.is_default]
+    if unwritten:
+        more = f" and {len(unwritten) - _MOST_TOLD} more" if len(unwritten) > _MOST_TOLD else ""
+        told = ", ".join(unwritten[:_MOST_TOLD]) + more
+        gate.audit.warn_once(
+            "default_applies", f"nobody wrote a policy for {told}: the default applies, {gate.default!r}"
+        )
 
 
 def _can_apply(rule: Rule, served: Served) -> bool:
