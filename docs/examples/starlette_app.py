@@ -13,7 +13,14 @@ from authz403 import BearerTokens, Gate, authenticated, guard, optional, public,
 from authz403.asgi import AuthzMiddleware
 
 SECRET = "only-for-trying-out-0123456789abcdef"
-gate = Gate(tokens=BearerTokens(issuer="https://id.example", audience="orders-api", key=SECRET, algorithms=["HS256"]))
+tokens = BearerTokens(
+    issuer="https://id.example",
+    audience="orders-api",
+    key=SECRET,
+    algorithms=["HS256"],
+    read_from=["authorization", "sec-websocket-protocol"],
+)
+gate = Gate(tokens=tokens)
 
 
 @public

@@ -11,8 +11,10 @@ from authz403.asgi_io import (
     POLICY_VIOLATION,
     STARTS_ANSWER,
     access_request,
+    choosing_subprotocol,
     crash_page,
     fulfilled,
+    hide_token,
     host_of,
     missing_page,
     respond,
@@ -30,6 +32,7 @@ from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import AppRoutes, Trail
 from authz403.startup import check_app
+from authz403.tokens import SUBPROTOCOL
 
 _NOT_FOUND: Final = 404
 
@@ -47,6 +50,7 @@ class _Met(NamedTuple):
     gate: Gate
     routes: AppRoutes | None
     wanted: Mapping[bytes, str]
+    reads_subprotocol: bool
 
     @property
     def conceals(self) -> bool:
@@ -106,6 +110,7 @@ class AuthzMiddleware:
     ) -> None:
         """Run the app for a request that goes on, and write its one event when the answer starts."""
         gate = met.gate
+        has_token = met.reads_subprotocol and scope["type"] == "websocket" and hide_token(scope)
 
         async def send_on(message: Message) -> None:
             if not outcome.answered and message["type"] in STARTS_ANSWER:
@@ -113,6 +118,8 @@ class AuthzMiddleware:
                 gate.record(outcome.inner or outcome)
                 conceals = message.get("status") == _NOT_FOUND and met.conceals
                 message = with_headers(message, outcome.headers, keep_out_of_caches=conceals)
+                if has_token:
+                    message = choosing_subprotocol(message)
             await send(message)
 
         self._let_in(met, outcome, outcome, trail, scope)
@@ -196,7 +203,7 @@ class AuthzMiddleware:
             self._failure = ConfigurationError("AuthzMiddleware", mistakes)
             self._failure.__cause__ = error
             return None
-        self._met = _Met(gate, routes, _wanted(gate))
+        self._met = _Met(gate, routes, _wanted(gate), SUBPROTOCOL in gate.fields)
         return self._met
 
     def _find_routes(self, gate: Gate) -> AppRoutes | None:

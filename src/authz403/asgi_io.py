@@ -17,6 +17,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from authz403.cors import Headers
+from authz403.credentials import BEARER_SUBPROTOCOL
 from authz403.decision import Response
 from authz403.need import How, Need
 from authz403.request import WEBSOCKET, AccessRequest
@@ -141,6 +142,29 @@ def with_headers(message: Message, own: Headers, *, keep_out_of_caches: bool) ->
     if keep_out_of_caches and not cached:
         headers.append((b"cache-control", b"no-store"))
     return {**message, "headers": headers}
+
+
+def hide_token(scope: Scope) -> bool:
+    """Take a token out of the subprotocols that the app may choose from; return whether there was one.
+
+    The header itself stays, as the gate's inner fellows read it.
+    """
+    offered = list(scope.get("subprotocols", ()))
+    for number, name in enumerate(offered):
+        if name.lower() == BEARER_SUBPROTOCOL:
+            scope["subprotocols"] = offered[:number] + offered[number + 2 :]
+            return True
+    return False
+
+
+def choosing_subprotocol(message: Message) -> Message:
+    """Return the message that accepts a WebSocket, with the subprotocol of tokens where the app chose none.
+
+    RFC 6455 section 4.1: a browser that offered subprotocols fails the connection where none of them is chosen.
+    """
+    if message["type"] != "websocket.accept" or message.get("subprotocol"):
+        return message
+    return {**message, "subprotocol": BEARER_SUBPROTOCOL}
 
 
 async def crash_page(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,6 +14,9 @@ LONGEST_CREDENTIAL: Final = 16 * 1024  # bytes
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+BEARER_SUBPROTOCOL: Final = "bearer"
+"""The WebSocket subprotocol whose follower in the list is a token."""
+
 _KNOWN_SCHEMES: Final = frozenset({"basic", "digest", "dpop", "gnap", "hoba", "mutual", "negotiate", "ntlm", "vapid"})
 
 
@@ -61,6 +64,25 @@ def bare_token(field: str, lines: tuple[str, ...]) -> str | Unusable:
     if _TOKEN68.fullmatch(text) is None:
         return Unusable(Reason.INVALID_REQUEST, f"the {field} header does not hold one token and nothing else")
     return text
+
+
+def subprotocol_token(lines: tuple[str, ...]) -> str | Unusable:
+    """Return the token that a browser sends as a subprotocol: `new WebSocket(url, ["bearer", token])`.
+
+    RFC 6455 section 11.3.4: Sec-WebSocket-Protocol is a list, and its lines are read as one.
+    """
+    offered = offered_subprotocols(lines)
+    found = [number for number, name in enumerate(offered) if name.lower() == BEARER_SUBPROTOCOL]
+    if not found:
+        return MISSING
+    if len(found) > 1 or found[0] + 1 >= len(offered):
+        return Unusable(Reason.INVALID_REQUEST, "Sec-WebSocket-Protocol says bearer and then not exactly one token")
+    return bare_token("Sec-WebSocket-Protocol", (offered[found[0] + 1],))
+
+
+def offered_subprotocols(lines: tuple[str, ...]) -> list[str]:
+    """Return the names in a Sec-WebSocket-Protocol header, in order."""
+    return [name.strip(" \t") for line in lines for name in line.split(",")]
 
 
 def _only_line(field: str, lines: tuple[str, ...]) -> str | Unusable:

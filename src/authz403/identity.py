@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
 from authz403.bounded import remember
-from authz403.credentials import LONGEST_CREDENTIAL, MISSING, Unusable, bare_token, bearer_token
+from authz403.credentials import LONGEST_CREDENTIAL, MISSING, Unusable, bare_token, bearer_token, subprotocol_token
 from authz403.errors import Mistakes
 from authz403.jose import TokenRefused, read_token
 from authz403.need import How, Need, is_async
@@ -22,9 +22,9 @@ from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.rbac import Rbac
 from authz403.reasons import Reason
-from authz403.request import AccessRequest
+from authz403.request import WEBSOCKET, AccessRequest
 from authz403.role_lookup import RoleLookup
-from authz403.tokens import AUTHORIZATION, BearerTokens, Verified
+from authz403.tokens import AUTHORIZATION, FIELD_NAME, SUBPROTOCOL, BearerTokens, Verified
 
 __all__ = ["AccessRequest", "IdentitySource", "Rejected"]  # what a source of one's own is made with
 
@@ -72,8 +72,8 @@ class Identifier:
         self._others = tuple(source for source in sources if not isinstance(source, BearerTokens))
         # Which sources a token in which header may be of: in the order in which the headers are looked at.
         self._by_field = {
-            field: tuple(source for source in self.bearers if source.read_from == field)
-            for field in dict.fromkeys(source.read_from for source in self.bearers)
+            field: tuple(source for source in self.bearers if field in source.read_from)
+            for field in dict.fromkeys(field for source in self.bearers for field in source.read_from)
         }
         self._rbac = rbac
         self._lookup = RoleLookup(rbac, rbac.roles_for) if rbac is not None and rbac.roles_for is not None else None
@@ -90,6 +90,8 @@ class Identifier:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
         unusable = MISSING
         for field in self._by_field:
+            if field == SUBPROTOCOL and request.method != WEBSOCKET:
+                continue
             found = self._by_token(field, request.fields.get(field, ()), now)
             if not isinstance(found, Unusable):
                 return found
@@ -105,13 +107,13 @@ class Identifier:
     def _by_token(self, field: str, lines: tuple[str, ...], now: float) -> Identity | Need[Identity] | Unusable:
         """Return the caller whom the token in a header names, or why that header holds none."""
         usual = None
-        if len(lines) == 1 and _is_usual(field, lines[0]):
+        if len(lines) == 1 and field != SUBPROTOCOL and _is_usual(field, lines[0]):
             # A token is looked up before it is read: in its usual spelling, the line is its entry.
             usual = _entry(field, lines[0])
             remembered = self._recalled(usual, now)
             if remembered is not None:
                 return self._admitted(remembered, now)
-        token = bearer_token(lines) if field == AUTHORIZATION else bare_token(field, lines)
+        token = _token_in(field, lines)
         if isinstance(token, Unusable):
             return Rejected(token.reason, token.hint) if token.reason is Reason.INVALID_REQUEST else token
         entry = _entry(field, f"Bearer {token}" if field == AUTHORIZATION else token)
@@ -206,6 +208,12 @@ def _asked(source: IdentitySource, request: AccessRequest, now: float) -> Identi
     return Need(How.COROUTINE, lambda: source.identify(request, now), taken, within=_PATIENCE)
 
 
+def _token_in(field: str, lines: tuple[str, ...]) -> str | Unusable:
+    if field == AUTHORIZATION:
+        return bearer_token(lines)
+    return subprotocol_token(lines) if field == SUBPROTOCOL else bare_token(field, lines)
+
+
 def _is_usual(field: str, line: str) -> bool:
     return len(line) <= LONGEST_CREDENTIAL and (field != AUTHORIZATION or line.startswith("Bearer "))
 
@@ -237,9 +245,10 @@ def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | Ident
     issuers: set[tuple[str, str]] = set()
     for index, source in enumerate(listed):
         if isinstance(source, BearerTokens):
-            if (source.issuer, source.read_from) in issuers:
+            read = {(source.issuer, field) for field in source.read_from}
+            if read & issuers:
                 mistakes.add(f"tokens[{index}]", source.issuer, "another source has this issuer; join them in one")
-            issuers.add((source.issuer, source.read_from))
+            issuers |= read
         elif isinstance(source, type) or not isinstance(source, IdentitySource) or not callable(source.identify):
             mistakes.add(
                 f"tokens[{index}]", source, "BearerTokens(...) or an object with fields and identify is needed"
@@ -247,7 +256,7 @@ def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | Ident
         elif (
             isinstance(source.fields, str)
             or not isinstance(source.fields, Collection)
-            or not all(isinstance(name, str) and name == name.lower() and name.isascii() for name in source.fields)
+            or not all(isinstance(name, str) and FIELD_NAME.fullmatch(name) is not None for name in source.fields)
         ):
             mistakes.add(f"tokens[{index}].fields", source.fields, "a set of lower-case header names is needed")
     return listed

@@ -43,6 +43,7 @@ from authz403.principal import NO_CLAIMS, Principal, is_numeric_date
 from authz403.reasons import Reason
 
 AUTHORIZATION: Final = "authorization"
+SUBPROTOCOL: Final = "sec-websocket-protocol"
 
 _ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 # Many providers say JWT or nothing; other profiles (logout+jwt, dpop+jwt, ...) name themselves.
@@ -50,7 +51,7 @@ _LENIENT_TYPES: Final = _ACCESS_TOKEN_TYPES | {"jwt", "application/jwt"}
 _LARGEST_LEEWAY: Final = 300  # seconds
 FIELD_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 # A browser sends these by itself, or another party than the one that is to be identified writes them.
-_NOT_FOR_TOKENS: Final = frozenset({"cookie", "host", "origin", "referer", "sec-websocket-protocol"})
+_NOT_FOR_TOKENS: Final = frozenset({"cookie", "host", "origin", "referer"})
 
 
 class Verified(NamedTuple):
@@ -76,8 +77,9 @@ class BearerTokens:
     `token_id` and `audience` to a claim's name or a path into nested objects, such as
     `{"preset": "auth0", "roles": "https://shop.example/roles"}`; by default scopes come from `scope`, else `scp`.
 
-    `read_from` is the lower-case name of the header that holds the token: `authorization` after the word Bearer, any
-    other the token alone, as a proxy in front writes it. `is_revoked(principal)`, a plain function that must not block,
+    `read_from` is the lower-case name of the header that holds the token, or several: `authorization` after the word
+    Bearer, `sec-websocket-protocol` (of WebSockets alone) after the subprotocol `bearer`, any other the token alone, as
+    a proxy in front writes it. `is_revoked(principal)`, a plain function that must not block,
     is asked at every request. `realm` is what challenges say. Raises `ConfigurationError` listing every mistake; no
     message ever holds a key.
     """
@@ -91,7 +93,7 @@ class BearerTokens:
     leeway: float = 30
     typ: Literal["lenient", "strict"] = "lenient"
     claims: Preset | Mapping[str, str | Sequence[str]] = field(default_factory=dict)
-    read_from: str = AUTHORIZATION
+    read_from: str | Iterable[str] = AUTHORIZATION
     is_revoked: Callable[[Principal], bool] | None = None
     realm: str | None = None
     dangerously_allow_http: bool = False
@@ -120,10 +122,12 @@ class BearerTokens:
         realm = self.realm if self.realm is not None else (audiences[0] if audiences else "")
         if not isinstance(realm, str) or not realm.isprintable() or not realm.isascii():
             mistakes.add("realm", realm, "printable ASCII is needed; set realm= where the audience is something else")
-        if not isinstance(self.read_from, str) or FIELD_NAME.fullmatch(self.read_from) is None:
-            mistakes.add("read_from", self.read_from, "the lower-case name of a header is needed")
-        elif self.read_from in _NOT_FOR_TOKENS:
-            mistakes.add("read_from", self.read_from, "a header that browsers write by themselves holds no token here")
+        fields = (self.read_from,) if isinstance(self.read_from, str) else mistakes.strings("read_from", self.read_from)
+        for field_name in fields or ("",):
+            if FIELD_NAME.fullmatch(field_name) is None:
+                mistakes.add("read_from", self.read_from, "the lower-case name of a header is needed")
+            elif field_name in _NOT_FOR_TOKENS:
+                mistakes.add("read_from", field_name, "a header that browsers write by themselves holds no token here")
         if self.is_revoked is not None and (not callable(self.is_revoked) or is_async(self.is_revoked)):
             mistakes.add("is_revoked", self.is_revoked, "a plain function of the principal is needed")
         put = object.__setattr__
@@ -135,6 +139,7 @@ class BearerTokens:
         mistakes.raise_if_any()
         put(self, "audience", audiences)
         put(self, "realm", realm)
+        put(self, "read_from", tuple(dict.fromkeys(fields)))
         put(self, "algorithms", None if self.algorithms is None else tuple(sorted(self._algorithms)))
         put(self, "_audiences", frozenset(audiences))
         is_strict = self.typ == "strict" or self.names.is_strict
