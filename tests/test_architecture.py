@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "checks rules routing authorizer identity",
         "coverage",
         "gate",
-        "startup asgi_io",
+        "startup asgi_io openapi",
         "door",
         "asgi wsgi",
         # The roof: what users import.

@@ -314,6 +314,11 @@ CALLS: Final[Mapping[str, Sequence[Asked]]] = {
         ),
         Asked(200, None, "POST", "/orders", partial(cookie, "only-for-trying-out", "Sec-Fetch-Site", "same-origin")),
     ],
+    "openapi": [
+        Asked(200, None, "GET", "/openapi.json"),
+        Asked(401, "missing_token", "POST", "/orders"),
+        Asked(200, None, "POST", "/orders", partial(bearer, roles=["seller"])),
+    ],
     "proxy_token": [
         Asked(401, "missing_token", "GET", "/whoami"),
         Asked(401, "missing_token", "GET", "/whoami", partial(bearer, iss="https://gateway.example")),

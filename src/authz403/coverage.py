@@ -26,7 +26,8 @@ def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
 def covered(walk: Walk, rules: Rules) -> tuple[Covered, ...]:
     """Return what was found on a walk through an app, with its policies."""
     rows = (row for served in walk.served for method in _methods(served, rules) for row in _rows(served, method, rules))
-    return tuple(dict.fromkeys(rows))
+    # A route that is there twice says nothing more the second time.
+    return tuple({row[:-1]: row for row in rows}.values())
 
 
 def _methods(served: Served, rules: Rules) -> tuple[str, ...]:
@@ -61,12 +62,14 @@ def _row(
     marks = endpoint.marks_for(method)
     written = [] if number is None else [rules.rules[number].where]
     written += [mark.where for mark in marks]
+    policy = rules.policy(endpoint, number, method, path_named=path_named)
     return Covered(
         method,
         endpoint.route,
         None if part is None else part.path,
         endpoint.name,
-        rules.policy(endpoint, number, method, path_named=path_named).words,
+        policy.words,
         tuple(written),
         not written,
+        policy.requirement,
     )

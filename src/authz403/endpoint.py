@@ -91,7 +91,7 @@ class Covered(NamedTuple):
     `method` is `"*"` where the endpoint takes any. `path` is the route's, and `part` the path of a rule that fits only
     some of the route's paths, else `None`. `endpoint` is the name of the function, class or app. `policy` is in words;
     `written` says where its rule, guards and marks stand, each as `file:line`. Where nobody wrote a policy,
-    `is_default` is true and `written` is empty.
+    `is_default` is true and `written` is empty. `requirement` is all that must hold, as a value.
     """
 
     method: str
@@ -101,6 +101,7 @@ class Covered(NamedTuple):
     policy: str
     written: tuple[str, ...]
     is_default: bool
+    requirement: Requirement
 
 
 class Routes(Protocol[Native_contra]):

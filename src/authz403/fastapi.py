@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any, Final
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 
 from authz403.checks import decided_outcome
 from authz403.errors import AccessDenied, ConfigurationError, Mistake
+from authz403.gate import Gate
 from authz403.marks import NEED, TAKES_IDENTITY, Mark
+from authz403.openapi import SCHEMA, describe
 from authz403.policy import Requirement, as_requirement
 from authz403.principal import Principal
 from authz403.reasons import Reason
@@ -34,6 +36,24 @@ def needs(requirement: Requirement) -> Any:  # noqa: ANN401 - FastAPI's own Depe
     return Depends(needed)
 
 
+def describe_policies(app: FastAPI, *, gate: Gate) -> None:
+    """Add the gate's policies to the app's OpenAPI document: call it once, after `add_middleware`.
+
+    Each guarded operation gets its security with the scopes that it takes, and its 401, 403 and 503 responses with the
+    body's schema and the reasons that it can give; what the app says of these itself stays. The document is made when
+    it is first asked for, so that routes may be added later. The operations of mounted apps are theirs to describe.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        if SCHEMA not in document.get("components", {}).get("schemas", {}):
+            describe(document, gate, gate.coverage(app))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
 async def _maybe() -> Principal | None:
     return decided_outcome("MaybePrincipal").principal
 
@@ -54,4 +74,4 @@ CurrentPrincipal = Annotated[Principal, Depends(_current)]
 MaybePrincipal = Annotated[Principal | None, Depends(_maybe)]
 """The caller or `None`, for endpoints that are `optional` or open."""
 
-__all__: Final = ["CurrentPrincipal", "MaybePrincipal", "needs"]
+__all__: Final = ["CurrentPrincipal", "MaybePrincipal", "describe_policies", "needs"]

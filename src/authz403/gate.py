@@ -99,6 +99,7 @@ class Gate:
         self.report_only = dangerously_report_only
         self._clock = clock
         self.has_tokens = bool(self._identifier)
+        self.sign_in_reasons = self._identifier.reasons()
         self.policy_version = _version(sources, listed, default, rbac, self._network, cors)
         self.audit = Audit(self.policy_version)
         if cors is not None and AUTHORIZATION in self._identifier.fields and not cors.permits("authorization"):

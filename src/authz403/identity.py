@@ -83,6 +83,20 @@ class Identifier:
         self.fields: frozenset[str] = frozenset(self._by_field).union(*(source.fields for source in self._others))
         self.realm = self.bearers[0].realm if self.bearers else None
 
+    def reasons(self) -> frozenset[Reason]:
+        """Return all that may be wrong with credentials here."""
+        found = {Reason.MISSING_TOKEN, Reason.INVALID_TOKEN}
+        if self.bearers:
+            found |= {Reason.TOKEN_EXPIRED, Reason.TOKEN_NOT_YET_VALID, Reason.WRONG_ISSUER}
+            found |= {Reason.WRONG_AUDIENCE, Reason.WRONG_TOKEN_TYPE}
+        if any(source.is_revoked is not None for source in self.bearers):
+            found.add(Reason.TOKEN_REVOKED)
+        if any(source.fetches_keys for source in self.bearers):
+            found.add(Reason.KEYS_UNAVAILABLE)
+        if self._lookup is not None or any(is_async(source.identify) for source in self._others):
+            found.add(Reason.POLICY_UNAVAILABLE)
+        return frozenset(found)
+
     def __bool__(self) -> bool:
         return bool(self.bearers or self._others)
 

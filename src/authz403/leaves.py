@@ -62,6 +62,7 @@ class SteppedUp(NeedsIdentity):
     """`authenticated.stepped_up(...)`: a strong or a recent sign-in."""
 
     kind = Kind.AUTHENTICATION
+    refusals = (Reason.STEP_UP_REQUIRED,)
 
     def __init__(self, acr_values: Iterable[str], max_age: int | None) -> None:
         mistakes = Mistakes("authenticated.stepped_up")
@@ -119,6 +120,7 @@ class Scopes(NeedsIdentity):
     """`scopes(...)` and `any_scope(...)`."""
 
     kind = Kind.SCOPE
+    refusals = (Reason.INSUFFICIENT_SCOPE,)
 
     def __init__(self, names: tuple[str, ...], *, one_is_enough: bool) -> None:
         self.names = names
@@ -158,6 +160,7 @@ class Held(NeedsIdentity):
 
     def __init__(self, what: Literal["role", "permission"], names: tuple[str, ...], *, one_is_enough: bool) -> None:
         self.kind, self._reason = _HELD[what]
+        self.refusals = (self._reason,)
         self._what = what
         self._names = names
         self._one_is_enough = one_is_enough
@@ -196,6 +199,7 @@ class Networks(Requirement):
     """`networks(...)`: a client address inside one of them."""
 
     kind = Kind.NETWORK
+    refusals = (Reason.IP_NOT_ALLOWED,)
 
     def __init__(self, networks: AddressSet) -> None:
         self._networks = networks
@@ -215,6 +219,7 @@ class ServiceNetworks(Requirement):
     """`Network(allow=, deny=)`: what every request of a gate is held against. Deny wins."""
 
     kind = Kind.NETWORK
+    refusals = (Reason.IP_NOT_ALLOWED,)
 
     def __init__(self, allowed: AddressSet | None, denied: AddressSet) -> None:
         self._allowed = allowed
@@ -239,6 +244,7 @@ class Claim(NeedsIdentity):
     """`claim(...)`: what the token says."""
 
     kind = Kind.CLAIM
+    refusals = (Reason.CLAIM_REQUIRED,)
 
     def __init__(self, name: str, values: tuple[object, ...], predicate: Callable[[object], bool] | None) -> None:
         self._name = name
@@ -270,6 +276,7 @@ class Param(NeedsIdentity):
     """`param(name, claim=...)`: the path parameter of the route equals the caller's claim."""
 
     kind = Kind.OWNERSHIP
+    refusals = (Reason.NOT_OWNER,)
 
     def __init__(self, name: str, claim: str) -> None:
         self.name = name
@@ -304,6 +311,7 @@ class Custom(Requirement):
 
     def __init__(self, code: str, test: Test, remedy: str, *, anonymous: bool) -> None:
         self._code = code
+        self.refusals = (code,)
         self.test = test
         self._remedy = remedy
         self.needs_identity = not anonymous

@@ -6,6 +6,7 @@ could not be found out ever opens anything.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -129,6 +130,8 @@ class Requirement:
     """The scopes that a caller has to ask for, where this stands in an `&`."""
     is_own = False
     """Whether it runs code of the user's own, which is asked last."""
+    refusals: tuple[Reason | str, ...] = ()
+    """What this one requirement refuses with, apart from bad or missing credentials."""
 
     def check(self, facts: Facts) -> Unmet | None:
         """Return `None` where the requirement is met, else why it is not."""
@@ -142,6 +145,14 @@ class Requirement:
     def leaves(self) -> Iterable[Requirement]:
         """Return the requirements that this one is made of."""
         return (self,)
+
+    def reasons(self) -> frozenset[Reason | str]:
+        """Return all that a refusal may say, apart from bad or missing credentials."""
+        return frozenset(self.refusals)
+
+    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
+        """Return the ways to meet this one, each with all that it needs."""
+        return ((self,),)
 
     def opposite(self) -> Requirement:
         """Return what is met where this one is known to be unmet, with `~` at single requirements alone."""
@@ -171,6 +182,7 @@ class _Verdict(Requirement):
     def __init__(self, words: str, unmet: Unmet | None) -> None:
         self._words = words
         self._unmet = unmet
+        self.refusals = () if unmet is None else (unmet.reason,)
 
     def check(self, facts: Facts) -> Unmet | None:
         del facts
@@ -210,6 +222,13 @@ class _All(Requirement):
 
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.written for leaf in part.leaves())
+
+    def reasons(self) -> frozenset[Reason | str]:
+        return frozenset().union(*(part.reasons() for part in self.parts))
+
+    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
+        ways = itertools.product(*(part.alternatives() for part in self.written))
+        return tuple(tuple(leaf for part in way for leaf in part) for way in ways)
 
     def opposite(self) -> Requirement:
         return _Or(part.opposite() for part in self.parts)
@@ -253,6 +272,12 @@ class _Or(Requirement):
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.parts for leaf in part.leaves())
 
+    def reasons(self) -> frozenset[Reason | str]:
+        return frozenset().union(*(part.reasons() for part in self.parts))
+
+    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
+        return tuple(way for part in self.parts for way in part.alternatives())
+
     def opposite(self) -> Requirement:
         return all_of(part.opposite() for part in self.parts)
 
@@ -273,6 +298,12 @@ class _Not(Requirement):
     def check(self, facts: Facts) -> Unmet | None:
         return self._judged.check(facts)
 
+    def reasons(self) -> frozenset[Reason | str]:
+        return self._judged.reasons()
+
+    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
+        return self._judged.alternatives()
+
     def opposite(self) -> Requirement:
         return self._inner
 
@@ -288,6 +319,8 @@ class _Not(Requirement):
 
 class _Opposite(Requirement):
     """`~a` of a single requirement."""
+
+    refusals = (Reason.ACCESS_DENIED,)
 
     def __init__(self, inner: Requirement) -> None:
         self._inner = inner
@@ -320,6 +353,12 @@ class _Concealed(Requirement):
 
     def leaves(self) -> Iterable[Requirement]:
         return self.inner.leaves()
+
+    def reasons(self) -> frozenset[Reason | str]:
+        return self.inner.reasons()
+
+    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
+        return self.inner.alternatives()
 
     def opposite(self) -> Requirement:
         return self.inner.opposite().concealed()

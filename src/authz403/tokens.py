@@ -145,6 +145,11 @@ class BearerTokens:
         is_strict = self.typ == "strict" or self.names.is_strict
         put(self, "_types", _ACCESS_TOKEN_TYPES if is_strict else _LENIENT_TYPES)
 
+    @property
+    def fetches_keys(self) -> bool:
+        """Whether keys come from somewhere that may be out of reach."""
+        return isinstance(self.keys, FetchedKeys)
+
     def issued(self, claims: Mapping[str, object]) -> bool:
         """Tell whether a token, not yet believed, says that it is of this issuer."""
         return claims.get("iss") == self.issuer
