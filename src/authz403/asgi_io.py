@@ -82,7 +82,8 @@ async def fulfilled(need: Need[T]) -> object:
 
 async def _in_thread(work: Callable[[], object]) -> object:
     """Do blocking work in a thread of its own: one that hangs holds up neither the app's threads nor its end."""
-    while not _blocked.acquire(blocking=False):  # noqa: ASYNC110 - a thread that ends can tell no event loop of it
+    threads = _blocked
+    while not threads.acquire(blocking=False):  # noqa: ASYNC110 - a thread that ends can tell no event loop of it
         await asyncio.sleep(_ASK_AGAIN)
     answer: Future[object] = Future()
     answer.set_running_or_notify_cancel()  # whoever waits may give up; the work goes on
@@ -94,12 +95,12 @@ async def _in_thread(work: Callable[[], object]) -> object:
         except Exception as error:  # noqa: BLE001 - the core decides what a failure means
             answer.set_result(error)
         finally:
-            _blocked.release()
+            threads.release()
 
     try:
         Thread(target=run, name="authz403-need", daemon=True).start()
     except RuntimeError:
-        _blocked.release()
+        threads.release()
         raise
     return await asyncio.wrap_future(answer)
 
