@@ -7,15 +7,19 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Body, Depends, FastAPI, WebSocket
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, WebSocketRoute
 
 from authz403 import (
     ConfigurationError,
+    Gate,
     Principal,
     Reason,
     Rule,
     anyone,
     authenticated,
     check,
+    deny,
     networks,
     optional,
     public,
@@ -28,6 +32,7 @@ from authz403.fastapi import CurrentPrincipal, MaybePrincipal, needs
 from tests.apps_made import (
     BODYLESS,
     CONNECT,
+    answering,
     bearer,
     client_of,
     drive,
@@ -336,3 +341,36 @@ def test_every_caller_is_himself_among_many_at_once() -> None:
         assert [answer.body.decode().strip('"') for answer in answers] == names
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("where", ["include_router", "APIRouter"])
+def test_needs_of_a_router_reaches_starlettes_routes_in_it(where: str) -> None:
+    """FastAPI runs no dependencies for a Route or a Mount in an included router; the gate does not leave them open."""
+    ran: list[str] = []
+    needed = [needs(deny)]
+
+    def page(name: str) -> Callable[[Request], Response]:
+        def run(request: Request) -> Response:
+            ran.append(name)
+            return Response()
+
+        return run
+
+    inner, router = APIRouter(), APIRouter(dependencies=needed if where == "APIRouter" else [])
+    inner.routes.append(Route("/nested", page("nested")))
+    router.routes.append(Route("/route", page("route")))
+    router.routes.append(WebSocketRoute("/socket", answering("socket", ran)))
+    router.routes.append(Mount("/mount", routes=[Route("/inside", page("inside"))]))
+    router.add_api_route("/function", lambda: ran.append("function"))
+    router.include_router(inner, prefix="/inner")
+    app = FastAPI(openapi_url=None)
+    app.include_router(router, prefix="/b", dependencies=needed if where == "include_router" else [])
+    app.router.routes.append(Route("/beside", page("beside")))
+    guarded_app = wrapped(app, Gate(default=anyone))
+    for path in ("/b/route", "/b/mount/inside", "/b/function", "/b/inner/nested"):
+        assert drive(guarded_app, scope_of(path)).status == 403, path
+    assert ran == []
+    drive(guarded_app, scope_of("/beside"))
+    assert ran == ["beside"]
+    rows = Gate(default=anyone).coverage(app)
+    assert {row.policy for row in rows if row.path.startswith("/b/")} == {"marks: deny"}

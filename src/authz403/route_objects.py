@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor, UUIDConvertor
@@ -63,18 +63,44 @@ def _is_frameworks_own(defining: type) -> bool:
     return defining.__module__.startswith(("fastapi.", "starlette."))
 
 
-def flat_routes(router: Router) -> Iterator[Any]:
-    """Yield the routes in the order in which the router asks them, FastAPI's included routers opened up."""
+def flat_routes(router: Router) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
+    """Yield the routes in the order in which the router asks them, FastAPI's included routers opened up.
+
+    With each come the marks of `needs` on the routers that it stands in, as FastAPI itself runs no dependencies for
+    Starlette's routes and mounts. Those of the app do not reach the routes and mounts of the app itself, such as its
+    docs: there they would run for nothing in FastAPI, too.
+    """
+    app = getattr(router, "dependency_overrides_provider", None)
+    is_of_app = app is not None and getattr(app, "router", None) is router
+    own = () if is_of_app else _needs_among(getattr(router, "dependencies", None) or ())
     for route in router.routes:
         if isinstance(route, Route | WebSocketRoute | Mount | Host) or not hasattr(route, "original_router"):
-            yield route
+            yield route, own
             continue
         try:
             from fastapi.routing import iter_route_contexts  # noqa: PLC0415 - only a FastAPI app has such routes
         except ImportError as error:
             why = "this FastAPI cannot say what its included routers hold; authz403 needs FastAPI 0.144 or later"
             raise ConfigurationError("the app", [Mistake("include_router", type(route).__name__, why)]) from error
-        yield from iter_route_contexts([route])
+        # One context a route, in the order of the routes; if ever it is otherwise, nothing is guessed.
+        yield from zip(iter_route_contexts([route]), _needs_on_the_way(route, own), strict=True)
+
+
+def _needs_on_the_way(included: Any, above: tuple[Mark, ...]) -> Iterator[tuple[Mark, ...]]:
+    """Yield for each route under an included router the marks of all includes and routers on the way to it."""
+    # The context of an include holds what the including router and the include itself say.
+    on_include, on_router = included.include_context.dependencies, included.original_router.dependencies
+    here = (*above, *_needs_among(on_include), *_needs_among(on_router))
+    for route in included.original_router.routes:
+        if hasattr(route, "original_router") and not isinstance(route, Route | WebSocketRoute | Mount | Host):
+            yield from _needs_on_the_way(route, here)
+        else:
+            yield here
+
+
+def _needs_among(dependencies: Iterable[Any]) -> tuple[Mark, ...]:
+    found = (getattr(getattr(dependency, "dependency", None), NEED, None) for dependency in dependencies)
+    return tuple(mark for mark in found if isinstance(mark, Mark))
 
 
 def route_lists(router: Any) -> Iterator[list[Any]]:

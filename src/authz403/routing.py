@@ -174,8 +174,11 @@ class _Table:
         for layer in wrappers(router.middleware_stack):
             walk.look_for_cors(layer)
         walk.door_before(router)
-        self._index = PathIndex(self._entry(route) for route in flat_routes(router))
-        self._low_priority = {id(found): self._entry(found)[1] for found in low_priority_routes(router)}
+        found = tuple(flat_routes(router))
+        self._index = PathIndex(self._entry(route, needed) for route, needed in found)
+        # Which includes a frontend route stands under cannot be told, so that it stands under all.
+        every = _distinct(mark for _, needed in found for mark in needed)
+        self._low_priority = {id(route): self._entry(route, every)[1] for route in low_priority_routes(router)}
         self._default: Endpoint | None = None
         if getattr(router.default, "__func__", None) is not Router.not_found:
             self._default = Endpoint(f"{label}/** (default)", "default", (*self._marks, *marks_of(router.default)))
@@ -237,21 +240,21 @@ class _Table:
             raise RouteChanged
         return Found(entry.endpoint) if match is Match.FULL else _betraying(entry, full_path)
 
-    def _entry(self, route: Any) -> tuple[PathPattern, _Entry]:
+    def _entry(self, route: Any, needed: tuple[Mark, ...]) -> tuple[PathPattern, _Entry]:
         kind, is_plain = kind_of(route)
         label = self._label + (getattr(route, "path_format", None) or getattr(route, "path", None) or "")
-        marks = (*self._marks, *guards_of(getattr(route, "original_route", route)), *guards_of(route))
+        marks = (*self._marks, *needed, *guards_of(getattr(route, "original_route", route)), *guards_of(route))
         if kind is Mount or kind is Host:
             return self._group(route, kind, marks, is_plain=is_plain)
         endpoint_function = getattr(route, "endpoint", None)
         if endpoint_function is None:
             endpoint_function = getattr(route, "app", None)
-        needed, takes_identity = needed_by(route)
+        own_needs, takes_identity = needed_by(route)
         by_method = marks_by_method(endpoint_function)
         endpoint = Endpoint(
             label or "/**",
             getattr(endpoint_function, "__name__", type(route).__name__),
-            _distinct((*marks, *marks_of(endpoint_function), *needed)),
+            _distinct((*marks, *marks_of(endpoint_function), *own_needs)),
             by_method,
             takes_identity=takes_identity,
         )
