@@ -14,7 +14,7 @@ COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="mak
 WHOLE := pyproject.toml --all-extras --group dev
 PROVIDER := tests/provider/node_modules/.stamp
 
-.PHONY: demo test check test-matrix bench build lock clean
+.PHONY: demo test check fuzz test-matrix bench build lock clean
 
 .venv/.stamp: pyproject.toml requirements/dev.txt $(UV)
 	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
@@ -49,6 +49,10 @@ check: .venv/.stamp
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/python -m pytest --no-cov --quiet tests/test_architecture.py
+
+# Many more random apps and requests than a run of the suite has time for.
+fuzz: .venv/.stamp
+	.venv/bin/python -m pytest --no-cov -q --hypothesis-profile=thorough tests/test_differential.py $(ARGS)
 
 # The suite on the other Pythons found here, and once on the oldest dependencies that pyproject.toml allows.
 test-matrix: .venv/.stamp $(PROVIDER)
