@@ -45,7 +45,7 @@ class ClaimNames:
     permissions: tuple[ClaimPath, ...] = (("permissions",),)
     token_id: tuple[ClaimPath, ...] = (("jti",),)
     required: tuple[tuple[str, ...], ...] = ()
-    kinds: frozenset[str] | None = None
+    kinds: tuple[str, ...] = ()
     is_strict: bool = False
 
 
@@ -74,7 +74,7 @@ _PRESETS: Final[Mapping[str, ClaimNames]] = {
         scopes=(("scope",),),
         roles=(("realm_access", "roles"),),
         required=(("sub",),),
-        kinds=frozenset({"Bearer", "DPoP"}),
+        kinds=("Bearer", "DPoP"),
     ),
     "okta": ClaimNames(client_id=(("cid",),), scopes=(("scp",),), roles=(("groups",),), required=(("sub",), ("cid",))),
     # RFC 9068 section 2.2: iss, exp, aud, sub, client_id, iat and jti are REQUIRED; 2.2.3.1 names roles, entitlements.

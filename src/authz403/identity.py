@@ -69,7 +69,9 @@ class Identifier:
         most_tokens: int = MOST_TOKENS,
     ) -> None:
         self.bearers = tuple(source for source in sources if isinstance(source, BearerTokens))
-        self._others = tuple(source for source in sources if not isinstance(source, BearerTokens))
+        others = [source for source in sources if not isinstance(source, BearerTokens)]
+        self._ask_others = tuple(_asking(source) for source in others)
+        self._may_be_unreachable = any(is_async(source.identify) for source in others)
         # Which sources a token in which header may be of: in the order in which the headers are looked at.
         self._by_field = {
             field: tuple(source for source in self.bearers if field in source.read_from)
@@ -80,7 +82,7 @@ class Identifier:
         self._most_tokens = most_tokens
         self._tokens: OrderedDict[bytes, Verified] = OrderedDict()
         self._lock = Lock()
-        self.fields: frozenset[str] = frozenset(self._by_field).union(*(source.fields for source in self._others))
+        self.fields: frozenset[str] = frozenset(self._by_field).union(*(source.fields for source in others))
         self.realm = self.bearers[0].realm if self.bearers else None
 
     def reasons(self) -> frozenset[Reason]:
@@ -93,12 +95,12 @@ class Identifier:
             found.add(Reason.TOKEN_REVOKED)
         if any(source.fetches_keys for source in self.bearers):
             found.add(Reason.KEYS_UNAVAILABLE)
-        if self._lookup is not None or any(is_async(source.identify) for source in self._others):
+        if self._lookup is not None or self._may_be_unreachable:
             found.add(Reason.POLICY_UNAVAILABLE)
         return frozenset(found)
 
     def __bool__(self) -> bool:
-        return bool(self.bearers or self._others)
+        return bool(self.bearers or self._ask_others)
 
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
@@ -111,7 +113,7 @@ class Identifier:
                 return found
             if found is not MISSING:
                 unusable = found
-        if not self._others:
+        if not self._ask_others:
             return Rejected(unusable.reason, unusable.hint)
         other = self._from_others(request, now, 0)
         if isinstance(other, Need):
@@ -168,8 +170,8 @@ class Identifier:
         return principal if self._rbac is None or self._lookup is not None else self._rbac.applied(principal)
 
     def _from_others(self, request: AccessRequest, now: float, first: int) -> Identity | Need[Identity | None] | None:
-        for index in range(first, len(self._others)):
-            found = _asked(self._others[index], request, now)
+        for index in range(first, len(self._ask_others)):
+            found = self._ask_others[index](request, now)
             if isinstance(found, Need):
                 return found.then(self._or_others(request, now, index + 1))
             if found is not None:
@@ -206,10 +208,13 @@ class Identifier:
         return self._admitted(found, now)
 
 
-def _asked(source: IdentitySource, request: AccessRequest, now: float) -> Identity | Need[Identity | None] | None:
-    """Ask a source of the app's own, which may have to be awaited."""
+Ask = Callable[[AccessRequest, float], Identity | Need[Identity | None] | None]
+
+
+def _asking(source: IdentitySource) -> Ask:
+    """Return what asks a source of the app's own, which may have to be awaited."""
     if not is_async(source.identify):
-        return source.identify(request, now)  # type: ignore[return-value]  # nothing to await, as it is not async
+        return source.identify  # type: ignore[return-value]  # nothing to await, as it is not async
 
     def taken(answer: object) -> Identity | None:
         if isinstance(answer, Exception):
@@ -219,7 +224,7 @@ def _asked(source: IdentitySource, request: AccessRequest, now: float) -> Identi
             return answer
         raise TypeError(f"{type(source).__name__}.identify gave {type(answer).__name__}, not a Principal or a Rejected")
 
-    return Need(How.COROUTINE, lambda: source.identify(request, now), taken, within=_PATIENCE)
+    return lambda request, now: Need(How.COROUTINE, lambda: source.identify(request, now), taken, within=_PATIENCE)
 
 
 def _token_in(field: str, lines: tuple[str, ...]) -> str | Unusable:

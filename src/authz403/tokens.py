@@ -264,7 +264,7 @@ class BearerTokens:
             if all(signed.claims.get(name) in (None, "") for name in names):
                 return f"it has no {' or '.join(names)}, as this provider's access tokens have"
         kind = signed.claims.get("typ")
-        if self.names.kinds is not None and kind is not None and kind not in sorted(self.names.kinds):
+        if self.names.kinds and kind is not None and kind not in self.names.kinds:
             return f"its claim typ is {kind!r}: send the access token"
         return _other_kind(signed, self.names)
 
