@@ -30,9 +30,9 @@ from authz403 import (
 )
 from authz403.decision import Outcome
 from authz403.endpoint import Endpoint, Found
+from authz403.facts import Facts, Rejected
 from authz403.marks import Mark
 from authz403.need import How, Need
-from authz403.policy import Facts, Rejected
 from authz403.request import AccessRequest
 
 Identity = Principal | Rejected

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 from authz403 import Principal
+from authz403.facts import Rejected
 from authz403.identity import Identifier, Identity
 from authz403.need import How, Need
-from authz403.policy import Rejected
 from authz403.request import AccessRequest
 from tests.tokens_made import NOW, bearer
 

@@ -42,10 +42,10 @@ from authz403 import (
     scopes,
 )
 from authz403.asgi import AuthzMiddleware
+from authz403.facts import Facts, Rejected
 from authz403.fetch import Document
 from authz403.keys import FetchedKeys
 from authz403.need import How, Need
-from authz403.policy import Facts, Rejected
 from authz403.request import AccessRequest
 from tests.apps_made import (
     AUDIENCE,

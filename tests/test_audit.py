@@ -29,7 +29,7 @@ from authz403 import (
 )
 from authz403.audit import Audit, new_decision_id
 from authz403.decision import Outcome
-from authz403.policy import Facts, Rejected
+from authz403.facts import Facts, Rejected
 from authz403.request import AccessRequest
 from tests.gates_made import ALICE, NOBODY, NOW, Callers, Identity, OneRoute, fulfilled, someone
 from tests.tokens_made import bearer, token, tokens

@@ -7,9 +7,10 @@ from hypothesis import given
 from authz403 import Decision, Reason, Requirement, anyone, authenticated, deny, networks, requirement, scopes
 from authz403.authorizer import authorize, refusal
 from authz403.endpoint import Endpoint, Policy
+from authz403.facts import Facts, Rejected
 from authz403.leaves import Custom
 from authz403.marks import Mark
-from authz403.policy import Facts, Kind, Rejected, Unmet
+from authz403.policy import Kind, Unmet
 from authz403.request import AccessRequest
 from authz403.rules import Rules
 from tests.gates_made import ALICE, FORGED, NOBODY, NOW, Identity, identities, peers, requirements

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from authz403 import BearerTokens, Principal, Reason
 from authz403.claims import TokenClaims
+from authz403.facts import Rejected
 from authz403.jose import TokenRefused, read_token
-from authz403.policy import Rejected
 from authz403.tokens import Verified
 from tests.tokens_judged import accepted, refused
 from tests.tokens_made import ABSENT, AUDIENCE, ISSUER, NOW, signed, token, tokens

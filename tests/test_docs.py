@@ -31,9 +31,9 @@ import authz403
 import authz403.fastapi
 from authz403 import BearerTokens, Gate, Principal, Reason
 from authz403.asgi import AuthzMiddleware
+from authz403.facts import Rejected
 from authz403.identity import IdentitySource
 from authz403.network import Network, parse_address
-from authz403.policy import Rejected
 from authz403.request import AccessRequest
 from tests.tokens_made import jwks, public_jwk, public_pem
 
@@ -178,7 +178,7 @@ PUBLIC: Final[Mapping[str, Sequence[str]]] = {
     "authz403.asgi": ["AuthzMiddleware"],
     "authz403.client": ["parse_denial"],
     "authz403.identity": ["IdentitySource"],
-    "authz403.policy": ["Facts", "Rejected"],
+    "authz403.facts": ["Facts", "Rejected"],
     "authz403.request": ["AccessRequest"],
 }
 PUBLIC_NAMES: Final = [(module, name) for module, names in PUBLIC.items() for name in names]

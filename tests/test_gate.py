@@ -40,12 +40,12 @@ from authz403 import (
 )
 from authz403.decision import Outcome
 from authz403.endpoint import Endpoint, Found
+from authz403.facts import Facts, Rejected
 from authz403.fetch import Document, FetchFailed
 from authz403.gate import as_gate
 from authz403.keys import FetchedKeys
 from authz403.marks import Mark
 from authz403.need import How, Need
-from authz403.policy import Facts, Rejected
 from authz403.request import WEBSOCKET, AccessRequest
 from tests.gates_made import (
     ALICE,

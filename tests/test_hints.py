@@ -28,7 +28,7 @@ from authz403 import (
     scopes,
 )
 from authz403.decision import Outcome
-from authz403.policy import Rejected
+from authz403.facts import Rejected
 from authz403.request import AccessRequest
 from tests.gates_made import ALICE, NOBODY, Callers, fulfilled, someone
 from tests.tokens_made import NOW, bearer, ec_key, token, tokens

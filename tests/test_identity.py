@@ -23,11 +23,11 @@ from authz403 import (
 )
 from authz403.decision import Outcome
 from authz403.errors import Mistakes
+from authz403.facts import Rejected
 from authz403.fetch import Document, FetchFailed
 from authz403.identity import Identifier, Identity, IdentitySource, as_sources
 from authz403.keys import COOL_DOWN, DEFAULT_LIFE, MOST_FETCHES, OUTAGE, FetchedKeys
 from authz403.need import How, Need
-from authz403.policy import Rejected
 from authz403.request import AccessRequest
 from tests.apps_made import add_route, drive, listening, ran_by, scope_of, wrapped
 from tests.gates_made import fulfilled

@@ -37,7 +37,7 @@ from authz403 import (
     scopes,
 )
 from authz403.asgi import AuthzMiddleware
-from authz403.policy import Facts, Rejected
+from authz403.facts import Facts, Rejected
 from authz403.request import AccessRequest
 from tests.apps_made import (
     AUDIENCE,

@@ -29,7 +29,7 @@ from authz403 import (
     roles,
     scopes,
 )
-from authz403.policy import Facts, Rejected
+from authz403.facts import Facts, Rejected
 from tests.gates_made import (
     ALICE,
     FORGED,

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz403 import BearerTokens, ConfigurationError, Reason
+from authz403.facts import Rejected
 from authz403.fetch import Document, FetchFailed
 from authz403.jose import SignedToken, TokenRefused, read_token
 from authz403.keys import FetchedKeys
 from authz403.need import Need
-from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.tokens import Verified
 from tests.tokens_judged import accepted, judged, refused

@@ -7,9 +7,9 @@
 from concurrent.futures import Future
 
 from authz403 import BearerTokens, Reason
+from authz403.facts import Rejected
 from authz403.jose import TokenRefused, read_token
 from authz403.need import Need
-from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.tokens import Verified
 from tests.tokens_made import NOW, tokens

@@ -17,8 +17,8 @@ from authz403 import (
     scopes,
 )
 from authz403.asgi import AuthzMiddleware
+from authz403.facts import Facts
 from authz403.fastapi import CurrentPrincipal
-from authz403.policy import Facts
 
 SECRET = "only-for-trying-out-0123456789abcdef"
 tokens = BearerTokens(issuer="https://id.example", audience="orders-api", key=SECRET, algorithms=["HS256"])

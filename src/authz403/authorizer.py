@@ -8,8 +8,9 @@ from typing import Final
 
 from authz403.decision import Decision
 from authz403.endpoint import Policy
+from authz403.facts import Facts
 from authz403.leaves import Custom
-from authz403.policy import Facts, Unmet, anyone
+from authz403.policy import Unmet, anyone
 from authz403.problem import whole_seconds
 from authz403.reasons import Reason
 

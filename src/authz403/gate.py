@@ -13,13 +13,14 @@ from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_pref
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
+from authz403.facts import Facts, Rejected
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.leaves import Custom, ServiceNetworks
 from authz403.need import How, Need
 from authz403.network import Network
 from authz403.paths import has_dot_segments, is_malformed, is_usual, without_dot_segments
-from authz403.policy import Facts, Kind, Rejected, Requirement, Unmet, anyone, deny
+from authz403.policy import Kind, Requirement, Unmet, anyone, deny
 from authz403.principal import Principal
 from authz403.problem import DEFAULT_TYPE_BASE, Disclose, Problems, Render
 from authz403.rbac import Rbac

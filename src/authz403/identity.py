@@ -16,9 +16,9 @@ from typing import Final, Protocol, runtime_checkable
 from authz403.bounded import remember
 from authz403.credentials import LONGEST_CREDENTIAL, MISSING, Unusable, bare_token, bearer_token, subprotocol_token
 from authz403.errors import Mistakes
+from authz403.facts import Rejected
 from authz403.jose import TokenRefused, read_token
 from authz403.need import How, Need, is_async
-from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.rbac import Rbac
 from authz403.reasons import Reason

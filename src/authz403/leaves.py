@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Literal
 
 from authz403.errors import Mistakes
+from authz403.facts import Facts, Rejected
 from authz403.need import is_async
 from authz403.network import AddressSet
-from authz403.policy import WAITS_FOR_IDENTITY, Facts, Kind, Rejected, Requirement, Unmet
+from authz403.policy import WAITS_FOR_IDENTITY, Kind, Requirement, Unmet
 from authz403.principal import Principal, is_numeric_date
 from authz403.reasons import Reason
 

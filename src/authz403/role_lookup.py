@@ -8,8 +8,8 @@ from threading import Lock
 from typing import Final
 
 from authz403.bounded import remember
+from authz403.facts import Rejected
 from authz403.need import How, Need
-from authz403.policy import Rejected
 from authz403.principal import Principal
 from authz403.rbac import Rbac, RolesFor
 from authz403.reasons import Reason

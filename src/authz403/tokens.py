@@ -22,6 +22,7 @@ from authz403.claims import (
     principal_of,
 )
 from authz403.errors import Mistakes
+from authz403.facts import Rejected
 from authz403.fetch import wrong_with_url
 from authz403.jose import (
     ALGORITHMS,
@@ -38,7 +39,6 @@ from authz403.jose import (
 )
 from authz403.keys import FetchedKeys, FixedKeys, Keys, KeySource, KeysUnavailable
 from authz403.need import Need, is_async
-from authz403.policy import Rejected
 from authz403.principal import NO_CLAIMS, Principal, is_numeric_date
 from authz403.reasons import Reason
 
