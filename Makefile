@@ -14,7 +14,7 @@ COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="mak
 WHOLE := pyproject.toml --all-extras --group dev
 PROVIDER := tests/provider/node_modules/.stamp
 
-.PHONY: demo test check fuzz test-matrix bench build lock clean
+.PHONY: demo test check fuzz test-servers test-matrix bench build lock clean
 
 .venv/.stamp: pyproject.toml requirements/dev.txt $(UV)
 	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
@@ -54,6 +54,16 @@ check: .venv/.stamp
 fuzz: .venv/.stamp
 	.venv/bin/python -m pytest --no-cov -q --hypothesis-profile=thorough tests/test_differential.py $(ARGS)
 
+# What the suite does with uvicorn, with the other servers, which have an environment of their own.
+test-servers: .servers/.stamp
+	.servers/bin/python -m pytest --no-cov --quiet -m servers tests/test_bypass_sockets.py $(ARGS)
+
+.servers/.stamp: pyproject.toml requirements/servers.txt $(UV)
+	$(UV) venv --quiet --clear --python .venv/bin/python .servers
+	$(UV) pip sync --quiet --python .servers --require-hashes requirements/servers.txt
+	$(UV) pip install --quiet --python .servers --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # The suite on the other Pythons found here, and once on the oldest dependencies that pyproject.toml allows.
 test-matrix: .venv/.stamp $(PROVIDER)
 	tools/test-matrix $(ARGS)
@@ -68,8 +78,9 @@ build: .venv/.stamp
 lock: $(UV)
 	echo uv | $(COMPILE) --output-file requirements/uv.txt -
 	$(COMPILE) --output-file requirements/dev.txt $(WHOLE)
+	$(COMPILE) --output-file requirements/servers.txt --group servers --constraints requirements/dev.txt $(WHOLE)
 	$(COMPILE) --output-file requirements/oldest.txt --resolution lowest-direct $(WHOLE)
 	npm update --prefix tests/provider --package-lock-only --silent --no-audit --no-fund
 
 clean:
-	rm -rf .venv .matrix tests/provider/node_modules dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .matrix .servers tests/provider/node_modules dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
