@@ -1,7 +1,8 @@
 """What every test shares: Hypothesis profiles, the folder of public test vectors, and the law: no skip is silent."""
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,16 @@ def corpora() -> Path:
     if not folder.is_dir():
         pytest.fail(f"AUTHZ403_CORPORA={value} is not a folder", pytrace=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[None]:
+    """Keep thousands of refusals out of the report of a failure."""
+    logger = logging.getLogger("authz403")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -5,7 +5,6 @@ was built of, and it reads rules with regular expressions of its own.
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from authz403.asgi import AuthzMiddleware
 from authz403.fastapi import needs
 from authz403.identity import AccessRequest
 from tests.apps_made import BODYLESS, CONNECT, Answer, connect, scope_of
+from tests.paths_judged import has_dots, is_ambiguous
 
 # An example is an app with several requests, so that it takes as long as several.
 ORDINARY_EXAMPLES: Final = 100
@@ -61,14 +61,7 @@ POLICIES: Final = {
 MET_BY_FULLY: Final = tuple(name for name, policy in POLICIES.items() if FULLY in policy.met_by)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """Keep thousands of refusals out of the report of a failure."""
-    logger = logging.getLogger("authz403")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(before)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class ByHeader:
@@ -367,16 +360,6 @@ VALUES: Final = {
     "path": ("", "x", "x/y/", "a/../b", "/x"),
 }
 TAKEN: Final = {"int": "[0-9]+", "float": r"[0-9]+(?:\.[0-9]+)?", "str": "[^/]+", "uuid": "[0-9a-fA-F-]+"}
-
-
-def is_ambiguous(path: str) -> bool:
-    """Tell whether a path is refused whoever asks and whatever takes it."""
-    return (path != "" and path[0] != "/") or any(char in "\\\ufffd" or not char.isprintable() for char in path)
-
-
-def has_dots(path: str) -> bool:
-    """Tell whether a path has segments that another reader may shorten away."""
-    return "//" in path or any(segment in {".", ".."} for segment in path.split("/")[1:])
 
 
 def dots_may_pass(plan: Plan, sent: Sent, handler: Handler | None) -> bool:

@@ -861,6 +861,7 @@ def test_a_gate_names_the_fields_that_it_decides_on() -> None:
         "authorization",
         "x-key",
         "x-real-ip",
+        "transfer-encoding",
         *proxies_show,
     }
     assert Gate(cors=Cors(origins=[APP])).fields == {

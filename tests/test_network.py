@@ -4,7 +4,7 @@ import ipaddress
 import itertools
 import json
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +285,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         ({}, "peer", set()),
         ({"source": "Peer"}, "peer", set()),
-        ({"trusted_proxies": PROXIES}, "x-forwarded-for", {"x-forwarded-for"}),
-        ({"trusted_proxies": ["unix"], "source": "Forwarded"}, "forwarded", {"forwarded"}),
-        ({"trusted_proxies": PROXIES, "source": "CF-Connecting-IP"}, "cf-connecting-ip", {"cf-connecting-ip"}),
+        ({"trusted_proxies": PROXIES}, "x-forwarded-for", {"x-forwarded-for", "transfer-encoding"}),
+        ({"trusted_proxies": ["unix"], "source": "Forwarded"}, "forwarded", {"forwarded", "transfer-encoding"}),
+        (
+            {"trusted_proxies": PROXIES, "source": "CF-Connecting-IP"},
+            "cf-connecting-ip",
+            {"cf-connecting-ip", "transfer-encoding"},
+        ),
     ],
     ids=str,
 )
@@ -295,7 +299,7 @@ def test_the_header_to_read_is_named(options: dict[str, Any], source: str, field
     """Without proxies nothing but the connection is read; with them X-Forwarded-For, unless another is named."""
     network = Network(**options)
 
-    assert (network.source, set(network.fields)) == (source, fields)
+    assert (network.source, set(network.fields)) == (source, fields | ({"transfer-encoding"} if fields else set()))
 
 
 def test_a_network_is_a_value() -> None:
@@ -587,6 +591,38 @@ def test_an_unreadable_address_does_not_lead_out_of_a_denied_network() -> None:
     assert allowed("for=192.0.2.1")
     assert not allowed("for=198.51.100.7")
     assert not allowed('for=", for=198.51.100.7')
+
+
+@pytest.mark.parametrize("source", ["x-forwarded-for", "forwarded"])
+def test_a_line_that_may_be_a_trailer_says_nothing(source: str) -> None:
+    """RFC 9110 section 6.5.1: servers that merge trailers let a client write behind what its proxies wrote."""
+    network = Network(source=source, trusted_proxies=PROXIES)
+    prefix = "for=" if source == "forwarded" else ""
+    both = {source: (f"{prefix}198.51.100.7", f"{prefix}192.0.2.1")}
+    one = {source: (f"{prefix}198.51.100.7",)}
+    chunked = {"transfer-encoding": ("chunked",)}
+
+    def address(fields: Mapping[str, tuple[str, ...]]) -> str:
+        return str(network.client_address(AccessRequest("POST", "/", PROXY, fields)))
+
+    assert address(both) == "192.0.2.1"
+    assert address({**both, **chunked}) == "None"
+    assert address({**one, **chunked}) == "198.51.100.7"
+
+
+@pytest.mark.parametrize("options", [{"deny": ["198.51.100.0/24"]}, {"allow": ["192.0.2.0/24"]}], ids=str)
+def test_a_trailer_does_not_lead_out_of_a_denied_network(options: dict[str, Any]) -> None:
+    """Nor into an allowed one: where the client may have written the address itself, the service stays closed."""
+    gate = Gate(network=Network(trusted_proxies=PROXIES, **options), default=anyone)
+    fields: Mapping[str, tuple[str, ...]] = {
+        "x-forwarded-for": ("198.51.100.7", "192.0.2.1"),
+        "transfer-encoding": ("chunked",),
+    }
+    outcome = gate.decide(AccessRequest("POST", "/", PROXY, fields))
+    decision = getattr(outcome, "decision", None)
+    assert decision is not None
+    assert (decision.status, str(decision.reason)) == (403, "ip_not_allowed")
+    assert "may be a trailer" in decision.hint
 
 
 def quoted(text: str) -> str:

@@ -90,7 +90,7 @@ class Gate:
 
         self._network = network or Network()
         networked = bool(self._network.allowed or self._network.denied)
-        service = ServiceNetworks(self._network.allowed or None, self._network.denied) if networked else None
+        service = ServiceNetworks(self._network) if networked else None
         self.rules = Rules(listed, default, service)
 
         self._identifier = Identifier(sources, rbac, most_tokens=token_cache)

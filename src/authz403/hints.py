@@ -60,6 +60,11 @@ def _about_address(request: AccessRequest, network: Network, *, has_address: boo
     is_trusted = network.trusts_peer(request.peer)
     if request.fields.get("x-forwarded-for") and not is_trusted:
         return "X-Forwarded-For came from a peer that is not in trusted_proxies, and was not read"
+    if is_trusted and network.may_read_trailers(request):
+        return (
+            f"a chunked request came with {network.source} in several lines, and the last may be a trailer that the "
+            "client wrote: let the proxy put everything into one line"
+        )
     if not has_address and is_trusted:
         return f"the client's address is not known: the trusted proxy sent no usable {network.source}"
     return None

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from authz403.errors import Mistakes
 from authz403.facts import Facts, Rejected
 from authz403.need import is_async
-from authz403.network import AddressSet
+from authz403.network import AddressSet, Network
 from authz403.policy import WAITS_FOR_IDENTITY, Kind, Requirement, Unmet
 from authz403.principal import Principal, is_numeric_date
 from authz403.reasons import Reason
@@ -222,15 +222,16 @@ class ServiceNetworks(Requirement):
     kind = Kind.NETWORK
     refusals = (Reason.IP_NOT_ALLOWED,)
 
-    def __init__(self, allowed: AddressSet | None, denied: AddressSet) -> None:
-        self._allowed = allowed
-        self._denied = denied
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._allowed = network.allowed or None
+        self._denied = network.denied
 
     def check(self, facts: Facts) -> Unmet | None:
-        """See `Requirement`. An unknown address fails `allow` and nothing else."""
+        """See `Requirement`. An unknown address fails `allow` alone, and `deny` only where the client may hide it."""
         address = facts.address
         if address is None:
-            if self._allowed is None:
+            if self._allowed is None and not self._network.may_read_trailers(facts.request):
                 return None
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED, unknown=True, hint="the client's address is not known")
         if address in self._denied or (self._allowed is not None and address not in self._allowed):

@@ -146,6 +146,11 @@ class _NotWalked:
 _NOT_WALKED: Final = _NotWalked()
 UNIX: Final = "unix"
 
+CHUNKED: Final = "transfer-encoding"
+"""The field of requests that may have trailers. RFC 9110 section 6.5.1 forbids to merge these into the header section
+blindly, and uvicorn with httptools does: a client's own X-Forwarded-For then stands behind what the proxies wrote.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
@@ -206,15 +211,17 @@ class Network:
         put(self, "trusted_proxies", proxies)
         put(self, "allow", None if self.allow is None else self.allowed.cidrs)
         put(self, "deny", self.denied.cidrs)
-        put(self, "fields", frozenset() if source == "peer" else frozenset({source}))
+        put(self, "fields", frozenset() if source == "peer" else frozenset({source, CHUNKED}))
 
     def client_address(self, request: AccessRequest) -> Address | None:
         """Return the address of the client, or `None` where nobody trustworthy says it."""
         peer = request.peer
         if self.source == "peer":
             return None if peer is None else parse_address(peer)
-        # Requests of one client come by the same way, so that a walk is done once.
+        if self.may_read_trailers(request):
+            return None
         lines = request.fields.get(self.source or "", ())
+        # Requests of one client come by the same way, so that a walk is done once.
         way = (peer, lines)
         address = self._walked.get(way, _NOT_WALKED)
         if isinstance(address, _NotWalked):
@@ -224,6 +231,10 @@ class Network:
                     self._walked.clear()
                 self._walked[way] = address
         return address
+
+    def may_read_trailers(self, request: AccessRequest) -> bool:
+        """Tell whether what looks like the last line of the header may be a trailer of the client's own."""
+        return CHUNKED in request.fields and len(request.fields.get(self.source or "", ())) > 1
 
     def _walk(self, peer: str | None, lines: tuple[str, ...]) -> Address | None:
         if not self.trusts_peer(peer):
