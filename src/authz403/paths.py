@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ def split(path: str) -> list[str]:
 
 
 class _Node(Generic[T]):
+    """A place in the tree of all patterns."""
+
     __slots__ = ("any", "at", "below", "static")
 
     def __init__(self) -> None:
@@ -104,7 +106,36 @@ class _Node(Generic[T]):
         self.below: list[tuple[int, T]] = []
 
 
-_NONE: Final = ()
+class _State(Generic[T]):
+    """All places in the tree that the segments read so far lead to; made when first needed, as few of them ever are.
+
+    A segment leads on by `next` where some pattern writes it out, else by `other`. `found` is what is registered for a
+    path that ends here. Requests cannot make more states than the patterns have ways to overlap.
+    """
+
+    __slots__ = ("_below", "_nodes", "found", "is_last", "next", "other")
+
+    def __init__(self, nodes: list[_Node[T]], below: list[tuple[int, T]]) -> None:
+        self._nodes = nodes
+        self._below = [*below, *(entry for node in nodes for entry in node.below)]
+        here = [*self._below, *(entry for node in nodes for entry in node.at)]
+        self.found: tuple[T, ...] = tuple([value for _, value in sorted(here, key=_order)])
+        self.is_last = not nodes
+        self.next: dict[str, _State[T]] = {}
+        self.other: _State[T] | None = None
+
+    def after(self, segment: str) -> _State[T]:
+        """Return the state that a segment leads to, from now on without asking here."""
+        written = [node.static[segment] for node in self._nodes if segment in node.static]
+        # An empty segment is none that a pattern's * stands for.
+        nodes = written + [node.any for node in self._nodes if node.any is not None and segment]
+        if written or not segment:
+            state = self.next[segment] = _State(nodes, self._below)
+        elif self.other is None:
+            state = self.other = _State(nodes, self._below)
+        else:
+            state = self.other
+        return state
 
 
 class PathIndex(Generic[T]):
@@ -114,10 +145,10 @@ class PathIndex(Generic[T]):
     """
 
     def __init__(self, entries: Iterable[tuple[PathPattern, T]]) -> None:
-        self._root: _Node[T] = _Node()
+        root: _Node[T] = _Node()
         literals: list[str] = []
         for order, (pattern, value) in enumerate(entries):
-            node = self._root
+            node = root
             for segment in pattern.segments:
                 if segment is None:
                     node.any = node.any or _Node()
@@ -127,6 +158,8 @@ class PathIndex(Generic[T]):
             (node.below if pattern.below else node.at).append((order, value))
             if None not in pattern.segments:
                 literals.append("".join(f"/{segment}" for segment in pattern.segments))
+        self._written = _written(root)
+        self._start = _State([root], [])
         self._literal = {path: self._walk(path) for path in literals}
 
     def find(self, path: str) -> tuple[T, ...]:
@@ -135,28 +168,22 @@ class PathIndex(Generic[T]):
         return self._walk(path) if found is None else found
 
     def _walk(self, path: str) -> tuple[T, ...]:
-        nodes = [self._root]
-        found = list(self._root.below)
+        state = self._start
         for segment in split(path):
-            following: list[_Node[T]] = []
-            for node in nodes:
-                static = node.static.get(segment)
-                if static is not None:
-                    following.append(static)
-                    found += static.below
-                if node.any is not None and segment:
-                    following.append(node.any)
-                    found += node.any.below
-            nodes = following
-            if not nodes:
+            if state.is_last:
                 break
-        for node in nodes:
-            found += node.at
-        if not found:
-            return _NONE
-        if len(found) > 1:
-            found.sort(key=_order)
-        return tuple([value for _, value in found])
+            state = state.next.get(segment) or (segment not in self._written and state.other) or state.after(segment)
+        return state.found
+
+
+def _written(node: _Node[T]) -> set[str]:
+    """Return every segment that some pattern writes out, the empty one included."""
+    found, waiting = {""}, [node]
+    while waiting:
+        node = waiting.pop()
+        found.update(node.static)
+        waiting += [*node.static.values(), *([node.any] if node.any is not None else [])]
+    return found
 
 
 def _order(entry: tuple[int, object]) -> int:
