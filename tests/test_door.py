@@ -68,22 +68,23 @@ def app_of(framework: type[Starlette], ran: list[str]) -> Starlette:
     return app
 
 
-CHANGES: dict[str, dict[str, object]] = {
-    "path": {"path": "/closed"},
-    "path to an open one": {"path": "/api/open"},
-    "method": {"method": "POST"},
-    "method in lower case": {"method": "get"},
-    "HEAD": {"method": "HEAD"},
-    "root_path": {"root_path": "/api"},
-    "root_path of a mount": {"root_path": "/sub"},
+CHANGES: dict[str, tuple[str, dict[str, object]]] = {
+    "path": ("/open", {"path": "/closed"}),
+    "path to an open one": ("/open", {"path": "/api/open"}),
+    "method": ("/open", {"method": "POST"}),
+    "method in lower case": ("/open", {"method": "get"}),
+    "HEAD": ("/open", {"method": "HEAD"}),
+    "root_path": ("/api/open", {"root_path": "/api"}),
+    "root_path of a mount": ("/sub/open", {"root_path": "/sub"}),
 }
 
 
 @both
 @pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
-@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize(("path", "changes"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_request_that_changed_after_the_decision_runs_nothing(
     framework: type[Starlette],
+    path: str,
     changes: dict[str, object],
     in_place: bool,  # noqa: FBT001 - a row of the table
 ) -> None:
@@ -93,12 +94,23 @@ def test_a_request_that_changed_after_the_decision_runs_nothing(
     app.add_middleware(Changes, changes, in_place=in_place)
     guarded(app, gate_with())
     with listening() as events:
-        answer = drive(app, scope_of("/open"))
+        answer = drive(app, scope_of(path))
     assert (answer.status, answer.header("authz-reason"), ran) == (500, "route_mismatch", [])
     assert answer.body_was_read is False
     [event] = events
     assert (event["event"], event["reason"], event["status"]) == ("authz.error", "route_mismatch", 500)
     assert "sees another request than was decided on" in str(event["hint"])
+
+
+@both
+def test_a_root_path_that_leaves_the_routers_path_as_it_was_passes(framework: type[Starlette]) -> None:
+    """What the routers see is what was decided on: a prefix for absolute URLs changes nothing of that."""
+    ran: list[str] = []
+    app = app_of(framework, ran)
+    app.add_middleware(Changes, {"root_path": "/gateway"})
+    guarded(app, gate_with())
+    assert drive(app, scope_of("/open"), BODYLESS).status == 200
+    assert ran == ["open"]
 
 
 @both

@@ -39,7 +39,7 @@ from authz403 import (
     scopes,
 )
 from authz403.decision import Outcome
-from authz403.endpoint import Endpoint, Found
+from authz403.endpoint import Betrayed, Endpoint, Found
 from authz403.facts import Facts, Rejected
 from authz403.fetch import Document, FetchFailed
 from authz403.gate import as_gate
@@ -252,7 +252,7 @@ def test_an_answer_that_would_betray_a_concealed_route_is_refused_too() -> None:
     class Routes:
         def __init__(self, wanted: Requirement) -> None:
             betrayed = Endpoint("/secret", "secret", by_method={"GET": [Mark(wanted, "x.py:1")]})
-            self.found = Found(None, betrays=betrayed, betrays_methods=("GET",))
+            self.found = Found(None, betrayed=Betrayed(betrayed, ("GET",), "/secret"))
 
         def find(self, native: object) -> Found:
             return self.found

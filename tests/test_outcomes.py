@@ -339,7 +339,7 @@ def test_a_role_source_that_fails_is_a_503(kind: str) -> None:
 class Sessions:
     """An identity source that refuses every request for one reason."""
 
-    fields: Iterable[str] = ("cookie",)
+    fields: Iterable[str] = ("cookie", "origin")
 
     def __init__(self, reason: Reason) -> None:
         self.reason = reason

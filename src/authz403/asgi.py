@@ -15,14 +15,13 @@ from authz403.asgi_io import (
     crash_page,
     fulfilled,
     hide_token,
-    host_of,
     missing_page,
     respond,
     with_headers,
 )
 from authz403.checks import current
 from authz403.decision import Outcome
-from authz403.door import TICKETS, Ticket, place_door
+from authz403.door import TICKETS, Doors, Ticket
 from authz403.endpoint import RULES_ALONE
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.gate import Gate, as_gate
@@ -30,9 +29,10 @@ from authz403.need import Need
 from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
-from authz403.routing import AppRoutes, Trail
+from authz403.routing import Trail
 from authz403.startup import check_app
 from authz403.tokens import SUBPROTOCOL
+from authz403.walk import AppRoutes
 
 _NOT_FOUND: Final = 404
 
@@ -157,11 +157,11 @@ class AuthzMiddleware:
 
     def _let_in(self, met: _Met, outermost: Outcome, outcome: Outcome, trail: Trail, scope: Scope) -> None:
         """Leave the caller in the scope, and the ticket for the doors."""
-        who = outcome.principal or ANONYMOUS
+        # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
+        who = ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
         scope["user"] = who
         scope["auth"] = who.credentials
-        host = host_of(scope) if met.routes is not None and met.routes.walk.has_hosts else None
-        ticket = Ticket(met.gate, outermost, outcome, trail, scope, host)
+        ticket = Ticket(met.gate, outermost, outcome, trail, scope, None if met.routes is None else met.routes.walk)
         scope[TICKETS] = (*scope.get(TICKETS, ()), ticket)
 
     async def _run(self, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
@@ -215,7 +215,7 @@ class AuthzMiddleware:
             why = "its routes cannot be found; say routes_of= with the Starlette or FastAPI app, or routes_of=None"
             mistakes.add("app", type(app).__name__, why)
             mistakes.raise_if_any()
-        return AppRoutes(app, lambda router: place_door(router, gate))
+        return AppRoutes(app, Doors(gate))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._met is None and self._meet() is None and self._failure is not None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from authz403.endpoint import Covered
 from authz403.errors import Mistakes
+from authz403.paths import PathPattern
 from authz403.request import KNOWN_METHODS
 from authz403.route_objects import router_of
-from authz403.routing import Served, Walk
 from authz403.rules import Rule, Rules
+from authz403.walk import Served, Walk
 
 
 def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
@@ -18,16 +19,22 @@ def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
     if router_of(app)[0] is None:
         mistakes.add("app", type(app).__name__, "its routes cannot be found; give the Starlette or FastAPI app itself")
         mistakes.raise_if_any()
-    walk = Walk(app, lambda _router: None)  # type: ignore[arg-type]  # whatever has a router is an app
+    walk = Walk(app, None)  # type: ignore[arg-type]  # whatever has a router is an app
     walk.mistakes.raise_if_any()
-    return covered(walk, rules)
+    return tuple(row for _, row in covered(walk, rules))
 
 
-def covered(walk: Walk, rules: Rules) -> tuple[Covered, ...]:
-    """Return what was found on a walk through an app, with its policies."""
-    rows = (row for served in walk.served for method in _methods(served, rules) for row in _rows(served, method, rules))
-    # A route that is there twice says nothing more the second time.
-    return tuple({row[:-1]: row for row in rows}.values())
+def covered(walk: Walk, rules: Rules) -> Iterator[tuple[Served, Covered]]:
+    """Yield what was found on a walk through an app, each with its policy for a method."""
+    taken: set[tuple[str, str]] = set()
+    for served in walk.served:
+        for method in _methods(served, rules):
+            if served.key is not None and (served.key, method) in taken:
+                continue  # an earlier route takes every request for it
+            if served.key is not None:
+                taken.add((served.key, method))
+            for row in _rows(served, method, rules):
+                yield served, row
 
 
 def _methods(served: Served, rules: Rules) -> tuple[str, ...]:
@@ -37,32 +44,50 @@ def _methods(served: Served, rules: Rules) -> tuple[str, ...]:
         return tuple(sorted(served.methods - {"HEAD"} if "GET" in served.methods else served.methods))
     told = {method for rule in rules.rules if rule.pattern.meets(served.pattern) for method in rule.named or ()}
     told |= served.endpoint.by_method.keys()
-    return (*(method for method in KNOWN_METHODS if method in told and method != "HEAD"), "*")
+    told.discard("HEAD")
+    known = [method for method in KNOWN_METHODS if method in told]
+    return (*known, *sorted(told.difference(known)), "*")
 
 
 def _rows(served: Served, method: str, rules: Rules) -> Iterator[Covered]:
-    named = False
+    """Yield a row for each rule that may apply, down to the one that applies to all that is left."""
+    told: list[PathPattern] = []
+    path_is_named = False
     for number, rule in enumerate(rules.rules):
         fits_all = rule.pattern.covers(served.pattern)
         if not fits_all and not rule.pattern.meets(served.pattern):
             continue
-        named = named or fits_all
-        if rule.named is not None and method not in rule.named:
-            continue
-        yield _row(served, method, rules, number, path_named=True, part=None if fits_all else rule)
-        if fits_all:
+        applies = rule.named is None or method in rule.named
+        path_is_named = path_is_named or fits_all
+        if fits_all and applies:
+            yield _row(served, method, rules, number, path_is_named=True)
             return
-    yield _row(served, method, rules, None, path_named=named, part=None)
+        if fits_all or any(pattern.covers(rule.pattern) for pattern in told):
+            continue
+        if applies:
+            told.append(rule.pattern)
+            yield _row(served, method, rules, number, path_is_named=True, part=rule)
+        elif not served.endpoint.marks_for(method) and not _applies_later(rule, number, method, rules):
+            # This rule names the path, and no rule the method there: the default does not hold.
+            told.append(rule.pattern)
+            yield _row(served, method, rules, None, path_is_named=True, part=rule)
+    yield _row(served, method, rules, None, path_is_named=path_is_named)
+
+
+def _applies_later(rule: Rule, number: int, method: str, rules: Rules) -> bool:
+    """Tell whether a later rule applies to a method on all paths of a rule."""
+    later = rules.rules[number + 1 :]
+    return any((one.named is None or method in one.named) and one.pattern.covers(rule.pattern) for one in later)
 
 
 def _row(
-    served: Served, method: str, rules: Rules, number: int | None, *, path_named: bool, part: Rule | None
+    served: Served, method: str, rules: Rules, number: int | None, *, path_is_named: bool, part: Rule | None = None
 ) -> Covered:
     endpoint = served.endpoint
     marks = endpoint.marks_for(method)
     written = [] if number is None else [rules.rules[number].where]
     written += [mark.where for mark in marks]
-    policy = rules.policy(endpoint, number, method, path_named=path_named)
+    policy = rules.policy(endpoint, number, method, path_named=path_is_named)
     return Covered(
         method,
         endpoint.route,

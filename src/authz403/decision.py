@@ -83,7 +83,8 @@ class Outcome:
     """All that became of one request: what to do with it, and what to write down.
 
     `response` is the gate's own answer, or `None` where the request goes on to the app. `headers` are what every
-    answer carries. `concealed_as_missing` says that the app must answer as if the route did not exist. Where the gate
+    answer carries. `concealed_as_missing` says that the app must answer as if the route did not exist, by the router
+    whose id is `missing_at`. Where the gate
     only reports, `check_failed` is the denial that a handler's check would have been. `answered`
     says that an answer has started, and `inner` is what a gate further in decided, where the client is told that.
     """
@@ -97,6 +98,7 @@ class Outcome:
     demanded: frozenset[int] = frozenset()
     decision_id: str | None = None
     concealed_as_missing = False
+    missing_at: int | None = None
     check_failed: AccessDenied | None = None
     answered = False
     inner: Outcome | None = None

@@ -1,45 +1,58 @@
-"""Tickets and doors: a router runs only what a gate decided on, whatever happened to the request in between."""
+"""Tickets, doors and latches: what an app runs is what a gate decided on, whatever happened to the request in between.
+
+A door stands before every router that was walked, a latch before everything that such a router may run.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from starlette._utils import get_route_path
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz403.asgi_io import access_request, host_of, respond
+from authz403.asgi_io import access_request, host_of, missing_page, respond
 from authz403.decision import Outcome
 from authz403.errors import AccessDenied
 from authz403.gate import Gate
+from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.request import WEBSOCKET
 from authz403.routing import Trail
+from authz403.walk import Walk
 
 TICKETS: Final = "authz403"
 """The key of the scope under which the tickets of all gates on the way stand, the outermost first."""
 
 
 class Ticket:
-    """What was decided on, left in the scope for the doors: a router that sees anything else runs nothing.
+    """What was decided on, left in the scope for doors and latches: whoever sees anything else runs nothing.
 
-    `outcome` is that of the outermost gate, where gates further in leave what they said.
+    `outcome` is that of the outermost gate, where gates further in leave what they said. `missing_at` is the router
+    that answers where the request is concealed, `is_missing` says that it is, and `before` is the scope as it came to
+    that router.
     """
 
-    __slots__ = ("conceals", "gate", "host", "method", "missing_at", "outcome", "path", "trail", "type")
+    __slots__ = (
+        *("before", "conceals", "gate", "host", "is_missing", "method", "missing_at", "outcome", "trail", "type"),
+        "walk",
+    )
 
     def __init__(
-        self, gate: Gate, outermost: Outcome, own: Outcome, trail: Trail, scope: Scope, host: bytes | None
+        self, gate: Gate, outermost: Outcome, own: Outcome, trail: Trail, scope: Scope, walk: Walk | None
     ) -> None:
         self.gate = gate
         self.outcome = outermost
         self.conceals = own.decision.concealed
         self.type = scope["type"]
         self.method = scope.get("method")
-        self.path = scope["path"]
         self.trail = trail
-        self.host = host
-        # The router that holds the route answers for a concealed one as if it did not.
-        self.missing_at = trail[-1][0] if own.concealed_as_missing and trail else None
+        self.walk = walk
+        self.host = host_of(scope) if walk is not None and walk.has_hosts else None
+        self.missing_at = own.missing_at
+        self.is_missing = own.concealed_as_missing
+        self.before: Scope | None = None
 
 
 class Door:
@@ -60,66 +73,163 @@ class Door:
         if not self._is_expected(tickets, scope):
             await self._mismatch(tickets, scope, receive, send)
             return
-        outcome = tickets[0].outcome
-        # The router writes into the scope what a concealed refusal from inside a handler must not show.
-        conceals = is_missing = False
         for ticket in tickets:
-            conceals = conceals or ticket.conceals
-            is_missing = is_missing or ticket.missing_at == self._here
-        before = dict(scope) if conceals else {}
-        if is_missing:
-            await self._router.not_found(scope, receive, send)
-            return
+            if ticket.conceals and ticket.missing_at == self._here:
+                # The router writes into the scope what a concealed refusal from inside a handler must not show.
+                ticket.before = dict(scope)
+                if ticket.is_missing:
+                    scope.setdefault("router", self._router)
+                    await self._router.not_found(scope, receive, send)
+                    return
         try:
             await self.app(scope, receive, send)
         except (AccessDenied, ExceptionGroup) as error:
+            outcome = tickets[0].outcome
             denied = _denial_in(error)
             if outcome.answered or denied is None:
                 raise
             # Caught here, inside the app's own middleware, before that takes it for a crash.
-            tickets[0].gate.denied_by_app(outcome, denied, conceals=conceals)
-            if outcome.response is not None:
-                await respond(outcome.response, scope, send)
-            else:
-                scope.clear()
-                scope.update(before)
-                await self._router.not_found(scope, receive, send)
+            await self._denied(tickets, outcome, denied, scope, receive, send)
+
+    async def _denied(
+        self,
+        tickets: tuple[Ticket, ...],
+        outcome: Outcome,
+        denied: AccessDenied,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request that was denied inside the app."""
+        concealing = next((ticket for ticket in tickets if ticket.conceals), None)
+        tickets[0].gate.denied_by_app(outcome, denied, conceals=concealing is not None)
+        if outcome.response is not None:
+            await respond(outcome.response, scope, send)
+            return
+        before = concealing.before if concealing is not None and concealing.before is not None else dict(scope)
+        scope.clear()
+        scope.update({**before, "user": ANONYMOUS, "auth": ANONYMOUS.credentials})
+        if concealing is None or concealing.missing_at == self._here:
+            scope.setdefault("router", self._router)
+            await self._router.not_found(scope, receive, send)
+        else:
+            await missing_page(scope, receive, send)  # the router that answers for it is further out
 
     def _is_expected(self, tickets: tuple[Ticket, ...], scope: Scope) -> bool:
         """Tell whether some gate decided that this router may see this request, and none decided on another."""
-        here = (self._here, scope.get("root_path", ""))
+        here = (self._here, get_route_path(scope))
         expected = False
         for ticket in _binding(tickets) if len(tickets) > 1 else tickets:
-            if ticket.gate.report_only and not ticket.outcome.decision.allowed:
-                return True  # it let pass what it may not even have routed
+            if _let_pass(ticket):
+                return True
             if (
-                ticket.path != scope["path"]
-                or ticket.method != scope.get("method")
+                ticket.method != scope.get("method")
                 or ticket.type != scope["type"]
                 or (ticket.host is not None and ticket.host != host_of(scope))
             ):
                 return False
             if here in ticket.trail:
                 expected = True
-            elif any(router == self._here for router, _ in ticket.trail):
+            elif ticket.walk is not None and self._here in ticket.walk.routers:
                 return False
         return expected
 
     async def _mismatch(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> None:
         told = "was reached without a gate" if not tickets else "sees another request than was decided on"
-        hint = f"{type(self._router).__name__} {told}: {scope.get('method', WEBSOCKET)} {scope['path']}"
-        if not tickets:
-            wanted = {name.encode("ascii"): name for name in self._gate.fields}
-            outcome = self._gate.refused(access_request(scope, wanted), Reason.ROUTE_MISMATCH, hint)
-            self._gate.record(outcome)
-        else:
-            gate = _binding(tickets)[-1].gate
-            outcome = gate.broken(tickets[-1].outcome, Reason.ROUTE_MISMATCH, hint)
-            if gate.report_only:
-                await self.app(scope, receive, send)
-                return
+        hint = f"{type(self._router).__name__} {told}: {_named(scope)}"
+        if tickets:
+            await _refuse(tickets, hint, self.app, scope, receive, send)
+            return
+        wanted = {name.encode("ascii"): name for name in self._gate.fields}
+        outcome = self._gate.refused(access_request(scope, wanted), Reason.ROUTE_MISMATCH, hint)
+        self._gate.record(outcome)
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
+
+
+class Latch:
+    """Stands before what a router may run, and lets in only requests that were decided to run that.
+
+    So whatever makes a router choose otherwise than its table says (headers that its routes look at, an expression that
+    was changed, a route that came in between) runs nothing. `beneath` is what stands behind it.
+    """
+
+    __slots__ = ("_step", "beneath")
+
+    def __init__(self, beneath: Callable[[Scope, Receive, Send], Awaitable[None]], step: int) -> None:
+        self.beneath = beneath
+        self._step = step
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one connection (ASGI 3)."""
+        tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
+        if (len(tickets) == 1 and self._step in tickets[0].trail) or self._is_expected(tickets):
+            return self.beneath(scope, receive, send)
+        for ticket in tickets:
+            if ticket.walk is not None:
+                ticket.walk.watch.has_changed = True
+        hint = f"the router chose another route than was decided on: {_named(scope)}"
+        return _refuse(tickets, hint, self.beneath, scope, receive, send)
+
+    def _is_expected(self, tickets: tuple[Ticket, ...]) -> bool:
+        expected = False
+        for ticket in _binding(tickets):
+            if _let_pass(ticket):
+                return True
+            if self._step in ticket.trail:
+                expected = True
+            elif ticket.walk is not None and self._step in ticket.walk.steps:
+                return False
+        return expected
+
+
+class Doors:
+    """Puts doors and latches for a gate into an app."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def before_router(self, router: Router) -> str | None:
+        """Put a door around a router's own `app`, inside its own middleware; say why where that cannot be."""
+        own = router.app
+        holder: Any = router
+        attribute = "middleware_stack"
+        while True:
+            inner = getattr(holder, attribute, None)
+            if isinstance(inner, Door):
+                return None
+            if inner is None:
+                return (
+                    "its middleware does not keep what it wraps in an attribute app, so that no door can be put "
+                    "inside it"
+                )
+            # A bound method is made anew each time it is looked up, so that none is the same object as another.
+            if inner == own:
+                setattr(holder, attribute, Door(own, router, self._gate))
+                return None
+            holder, attribute = inner, "app"
+
+    def before(self, holder: Any, attribute: str, step: int) -> str | None:  # noqa: ANN401 - routes share no type
+        """Put a latch before what is called by this attribute; say why where that cannot be."""
+        beneath = getattr(holder, attribute)
+        if not isinstance(beneath, Latch):
+            try:
+                setattr(holder, attribute, Latch(beneath, step))
+            except AttributeError:
+                return f"its {attribute} cannot be held to what was decided"
+        return None
+
+
+async def _refuse(
+    tickets: tuple[Ticket, ...], hint: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer 500 for a request that is not the one decided on; a gate that only reports lets it go on."""
+    gate = _binding(tickets)[-1].gate
+    outcome = gate.broken(tickets[-1].outcome, Reason.ROUTE_MISMATCH, hint)
+    if gate.report_only:
+        await app(scope, receive, send)
+    elif outcome.response is not None:
+        await respond(outcome.response, scope, send)
 
 
 def _denial_in(error: BaseException) -> AccessDenied | None:
@@ -134,20 +244,10 @@ def _binding(tickets: tuple[Ticket, ...]) -> tuple[Ticket, ...]:
     return tuple(ticket for ticket in tickets if not ticket.gate.report_only) or tickets
 
 
-def place_door(router: Router, gate: Gate) -> str | None:
-    """Put a door around a router's own `app`, inside the router's own middleware; say why where that cannot be."""
-    own = router.app
-    holder: Any = router
-    attribute = "middleware_stack"
-    while True:
-        inner = getattr(holder, attribute, None)
-        if isinstance(inner, Door):
-            return None
-        if inner is None:
-            return (
-                "its middleware does not keep what it wraps in an attribute app, so that no door can be put inside it"
-            )
-        if inner == own:
-            setattr(holder, attribute, Door(own, router, gate))
-            return None
-        holder, attribute = inner, "app"
+def _let_pass(ticket: Ticket) -> bool:
+    """Tell whether a gate that only reports let something pass which it may not even have routed."""
+    return ticket.gate.report_only and not ticket.outcome.decision.allowed
+
+
+def _named(scope: Scope) -> str:
+    return f"{scope.get('method', WEBSOCKET)} {scope['path']}"

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from authz403.decision import Decision
 from authz403.marks import Mark
+from authz403.paths import PathPattern
 from authz403.policy import Requirement
 
 Native_contra = TypeVar("Native_contra", contravariant=True)
@@ -43,10 +44,11 @@ class Policies(dict[tuple[int | None, str], Policy]):
 class Endpoint:
     """What a router would run: the label of its route and the marks and guards that it stands under.
 
-    `policies` is filled by the rules of the gate that asks, and dies with the table of routes.
+    `resolves_paths` says that it finds out itself what a path leads to, as a file server does. `policies` is filled by
+    the rules of the gate that asks, and dies with the table of routes.
     """
 
-    __slots__ = ("by_method", "marks", "name", "policies", "route", "takes_identity")
+    __slots__ = ("by_method", "marks", "name", "policies", "resolves_paths", "route", "takes_identity")
 
     def __init__(
         self,
@@ -56,33 +58,49 @@ class Endpoint:
         by_method: Mapping[str, Sequence[Mark]] | None = None,
         *,
         takes_identity: bool = False,
+        resolves_paths: bool = False,
     ) -> None:
         self.route = route
         self.name = name
         self.marks = tuple(marks)
         self.by_method = dict(by_method or {})
         self.takes_identity = takes_identity
+        self.resolves_paths = resolves_paths
         self.policies = Policies(None)
 
     def marks_for(self, method: str) -> tuple[Mark, ...]:
         """Return the marks that hold for a method."""
         return (*self.marks, *self.by_method.get(method, ()))
 
+    def all_marks(self) -> tuple[Mark, ...]:
+        """Return the marks that hold for some method."""
+        return (*self.marks, *(mark for marks in self.by_method.values() for mark in marks))
+
+
+class Betrayed(NamedTuple):
+    """An endpoint whose existence a router's own 405 or redirect tells, and the requests that would reach it."""
+
+    endpoint: Endpoint
+    methods: tuple[str, ...]
+    path: str
+
 
 class Found(NamedTuple):
     """What the app's own router would do with a request.
 
-    `endpoint` is what it would run, or `None` for its own 404, 405 or redirect; `betrays` is then the endpoint whose
-    existence that answer would tell, `betrays_methods` and `betrays_path` the requests that would reach it.
-    `takes_dot_segments`: a path parameter of the route itself takes them.
+    `endpoint` is what it would run. Where it would run nothing (its own 404, 405 or redirect), that is the group that
+    lets the request in, or `None` outside of all groups that stand under something; `betrayed` is what such an answer
+    tells. `takes_dot_segments`: a path parameter of the route itself takes them. `missing_at` is the id of the router
+    that answers where all this is concealed; for a rule that conceals a whole group, `mounts` has the groups on the
+    way, the outermost first, each with the id of the router that it stands in.
     """
 
     endpoint: Endpoint | None
     path_params: Mapping[str, object] = _NO_PARAMS
     takes_dot_segments: bool = False
-    betrays: Endpoint | None = None
-    betrays_methods: tuple[str, ...] = ()
-    betrays_path: str | None = None
+    betrayed: Betrayed | None = None
+    mounts: tuple[tuple[PathPattern, int], ...] = ()
+    missing_at: int | None = None
 
 
 class Covered(NamedTuple):
@@ -116,7 +134,7 @@ class RulesAlone:
     """The routes of an app that cannot be looked into: all of it is one endpoint."""
 
     def __init__(self) -> None:
-        self._found = Found(Endpoint("", "app"))
+        self._found = Found(Endpoint("", "app", resolves_paths=True))
 
     def find(self, native: object) -> Found:
         """See `Routes`."""

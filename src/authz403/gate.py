@@ -162,26 +162,43 @@ class Gate:
             return self._crashed(outcome, error)
 
     def _policy(self, found: Found, path: str, method: str, outcome: Outcome) -> Policy:
-        number, path_named = self.rules.rule_for(path, method)
-        endpoint = found.endpoint
-        if endpoint is not None:
+        rules, endpoint = self.rules, found.endpoint
+        number, path_named = rules.rule_for(path, method)
+        if endpoint is None:
+            policy = rules.bare_policy(number)
+        else:
             outcome.route = endpoint.route
-            policy = self.rules.policy(endpoint, number, method, path_named=path_named)
+            policy = rules.policy(endpoint, number, method, path_named=path_named)
             outcome.demanded = policy.demanded
             upper = method.upper()
             if upper != method:
                 # Some endpoints find their method without regard to case, so that its rule holds besides.
-                policy = self.rules.both(policy, self.rules.bare_policy(self.rules.rule_for(path, upper)[0]))
-            return policy
-        bare = self.rules.bare_policy(number)
-        if found.betrays is not None:
+                policy = rules.both(policy, rules.bare_policy(rules.rule_for(path, upper)[0]))
+            if endpoint.resolves_paths and path[-1:] == "/":
+                # A file server finds the same file with a slash behind its name, and by the rule for that name.
+                shorter, shorter_named = rules.rule_for(path.rstrip("/"), method)
+                if shorter_named and shorter != number:
+                    policy = rules.both(policy, rules.policy(endpoint, shorter, method, path_named=True))
+        if found.betrayed is not None:
             # A 405 or a redirect tells that a route exists; of a concealed one only those may know who may use it.
-            for told in found.betrays_methods:
-                reached, reached_named = self.rules.rule_for(found.betrays_path or path, told)
-                betrayed = self.rules.policy(found.betrays, reached, told, path_named=reached_named)
+            for told in found.betrayed.methods:
+                reached, reached_named = rules.rule_for(found.betrayed.path, told)
+                betrayed = rules.policy(found.betrayed.endpoint, reached, told, path_named=reached_named)
                 if betrayed.conceals:
-                    return self.rules.both(bare, betrayed)
-        return bare
+                    policy = rules.both(policy, betrayed)
+                    break
+        if policy.conceals:
+            outcome.missing_at = self._missing_at(found, number)
+        return policy
+
+    def _missing_at(self, found: Found, number: int | None) -> int | None:
+        """Return the router that answers for what is concealed: the one that holds it, or the whole group of it."""
+        if number is not None and self.rules.rules[number].requirement.conceals:
+            pattern = self.rules.rules[number].pattern
+            for group, router in found.mounts:
+                if pattern.covers(group):
+                    return router
+        return found.missing_at
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)
@@ -249,7 +266,11 @@ class Gate:
             )
             if hint != decision.hint:
                 outcome.decision = decision = decision._replace(hint=hint)
-            if decision.concealed:
+            if decision.concealed and enforce and has_dot_segments(outcome.request.path):
+                # Where nothing is, such a path is refused, too.
+                outcome.decision = refusal(Unmet(Kind.VERDICT, Reason.INVALID_PATH), decision.policy)
+                self._answer(outcome)
+            elif decision.concealed:
                 outcome.concealed_as_missing = enforce
             elif enforce:
                 self._answer(outcome)

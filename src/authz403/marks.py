@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
 from authz403.errors import ConfigurationError, Mistake
 from authz403.policy import Requirement, all_of, anyone, as_requirement
+from authz403.request import WEBSOCKET
 
 Marked = TypeVar("Marked")
 
@@ -17,8 +18,15 @@ _GUARDS: Final = "__authz403_guards__"
 NEED: Final = "__authz403_need__"
 """The attribute by which a FastAPI dependency made by `needs` carries its requirement."""
 
+_ENTRIES: Final = ("__call__", "__init__", "__await__", "dispatch")
+"""The methods by which a class-based endpoint is entered, whatever the method of the request."""
+
 TAKES_IDENTITY: Final = "__authz403_takes_identity__"
 """The attribute of the FastAPI dependency that hands the principal to an endpoint."""
+
+
+_WEBSOCKET_METHODS: Final = frozenset({"on_connect", "on_receive", "on_disconnect"})
+_written = 0
 
 
 class Mark(NamedTuple):
@@ -41,7 +49,7 @@ def requires(*requirements: Requirement) -> Callable[[Marked], Marked]:
     mark = Mark(all_of(as_requirement("requires", "requirements", one) for one in requirements), _caller())
 
     def set_mark(marked: Marked) -> Marked:
-        _add(marked, _MARKS, mark, "requires")
+        _add_mark(marked, mark, "requires")
         return marked
 
     return set_mark
@@ -49,7 +57,7 @@ def requires(*requirements: Requirement) -> Callable[[Marked], Marked]:
 
 def public(marked: Marked) -> Marked:
     """Mark an endpoint as open to anyone: `requires(anyone)`. It opens nothing that a rule or a guard closes."""
-    _add(marked, _MARKS, Mark(anyone, _caller()), "public")
+    _add_mark(marked, Mark(anyone, _caller()), "public")
     return marked
 
 
@@ -63,27 +71,49 @@ def guard(group: Marked, requirement: Requirement) -> Marked:
         why = "an APIRouter is dissolved when it is included; write dependencies=[needs(...)] instead"
         raise ConfigurationError("guard", [Mistake("group", type(group).__name__, why)])
     # An app is entered by its router, which a middleware inside the app can see.
-    _add(getattr(group, "router", group), _GUARDS, Mark(found, _caller()), "guard")
+    router = getattr(group, "router", None)
+    if not _append(router if hasattr(router, "routes") else group, _GUARDS, Mark(found, _caller())):
+        why = "guard takes a Mount, an app or a router; for an endpoint write @requires(...)"
+        raise ConfigurationError("guard", [Mistake("group", repr(group), why)])
     return group
 
 
-def marks_of(endpoint: object) -> tuple[Mark, ...]:
-    """Return all marks of an endpoint: through partials and wrappers, and for a class those of its bases."""
-    found: dict[int, Mark] = {}
+def unwrapped(endpoint: object) -> Iterator[object]:
+    """Yield an endpoint and what it wraps: through partials and `functools.wraps`."""
     seen: set[int] = set()
     while endpoint is not None and id(endpoint) not in seen:
         seen.add(id(endpoint))
-        if isinstance(endpoint, type):
-            holders: Iterable[object] = endpoint.__mro__
-        else:
-            holders = (endpoint, getattr(endpoint, "__func__", None))
-            if not callable(getattr(endpoint, "__get__", None)):
-                holders = (*holders, *type(endpoint).__mro__)
+        yield endpoint
+        endpoint = endpoint.func if isinstance(endpoint, functools.partial) else getattr(endpoint, "__wrapped__", None)
+
+
+def marks_of(endpoint: object) -> tuple[Mark, ...]:
+    """Return all marks of an endpoint: through partials and wrappers, and of its class with the bases of that."""
+    found: dict[int, Mark] = {}
+    for layer in unwrapped(endpoint):
+        holders: list[object] = [layer, getattr(layer, "__func__", None)]
+        if isinstance(layer, type) or not callable(getattr(layer, "__get__", None)):
+            kind = layer if isinstance(layer, type) else type(layer)
+            holders += [*kind.__mro__, *(getattr(kind, name, None) for name in _ENTRIES)]
         for holder in holders:
             for mark in getattr(holder, "__dict__", {}).get(_MARKS, ()):
                 found[id(mark)] = mark
-        endpoint = endpoint.func if isinstance(endpoint, functools.partial) else getattr(endpoint, "__wrapped__", None)
     return tuple(found.values())
+
+
+def marks_by_method(endpoint: object) -> dict[str, tuple[Mark, ...]]:
+    """Return the marks on the methods of a class-based endpoint, by the HTTP method that calls each."""
+    found: dict[str, tuple[Mark, ...]] = {}
+    for layer in unwrapped(endpoint):
+        for name in dir(layer) if isinstance(layer, type) else ():
+            marks = () if name in _ENTRIES or name.startswith("__") else marks_of(getattr(layer, name, None))
+            if marks:
+                method = WEBSOCKET if name in _WEBSOCKET_METHODS else name.upper()
+                found[method] = (*found.get(method, ()), *marks)
+    if "GET" in found:
+        # RFC 9110 section 9.3.2: HEAD is GET without the content, whatever a class answers it with.
+        found["HEAD"] = (*found.get("HEAD", ()), *found["GET"])
+    return found
 
 
 def guards_of(group: object) -> tuple[Mark, ...]:
@@ -92,25 +122,31 @@ def guards_of(group: object) -> tuple[Mark, ...]:
     return found
 
 
-def _add(marked: object, attribute: str, mark: Mark, part: str) -> None:
-    if (
-        attribute == _MARKS
-        and not isinstance(marked, type)
-        and (hasattr(marked, "matches") or hasattr(marked, "routes"))
-    ):
+def written() -> int:
+    """Return how many marks were written so far; what was made of marks before is out of date when it grows."""
+    return _written
+
+
+def _add_mark(endpoint: object, mark: Mark, part: str) -> None:
+    if not isinstance(endpoint, type) and (hasattr(endpoint, "matches") or hasattr(endpoint, "routes")):
         why = (
             "a route, router or app is no endpoint; mark the function, or write guard(...) or dependencies=[needs(...)]"
         )
-        raise ConfigurationError(part, [Mistake("endpoint", repr(marked), why)])
-    before: tuple[Mark, ...] = getattr(marked, "__dict__", {}).get(attribute, ())
+        raise ConfigurationError(part, [Mistake("endpoint", repr(endpoint), why)])
+    if not _append(endpoint, _MARKS, mark):
+        why = "this object cannot be marked; mark the function itself, or write a Rule"
+        raise ConfigurationError(part, [Mistake("endpoint", repr(endpoint), why)])
+
+
+def _append(holder: object, attribute: str, mark: Mark) -> bool:
+    global _written  # noqa: PLW0603 - marks stand on objects of others, so that nothing of ours could count them
+    before: tuple[Mark, ...] = getattr(holder, "__dict__", {}).get(attribute, ())
     try:
-        setattr(marked, attribute, (*before, mark))
+        setattr(holder, attribute, (*before, mark))
     except (AttributeError, TypeError):
-        if part == "guard":
-            field, why = "group", "guard takes a Mount, an app or a router; for an endpoint write @requires(...)"
-        else:
-            field, why = "endpoint", "this object cannot be marked; mark the function itself, or write a Rule"
-        raise ConfigurationError(part, [Mistake(field, repr(marked), why)]) from None
+        return False
+    _written += 1
+    return True
 
 
 def _caller() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -70,6 +70,9 @@ class PathPattern(NamedTuple):
             my == their or (my is None and their != "") or (their is None and my != "")
             for my, their in zip(mine, theirs, strict=False)
         )
+
+
+EVERYTHING: Final = PathPattern((), below=True)
 
 
 def parse_pattern(text: str) -> PathPattern | str:

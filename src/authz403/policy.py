@@ -93,6 +93,10 @@ class Requirement:
         del met
         return self.needs_identity
 
+    def lets_nobody_in(self) -> bool:
+        """Tell whether this is met by nobody, whoever they are."""
+        return False
+
     def leaves(self) -> Iterable[Requirement]:
         """Return the requirements that this one is made of."""
         return (self,)
@@ -139,6 +143,9 @@ class _Verdict(Requirement):
         del facts
         return self._unmet
 
+    def lets_nobody_in(self) -> bool:
+        return self._unmet is not None
+
     def __repr__(self) -> str:
         return self._words
 
@@ -170,6 +177,9 @@ class _All(Requirement):
     def ensures_identity(self, *, met: bool = True) -> bool:
         known = (part.ensures_identity(met=met) for part in self.parts)
         return any(known) if met else all(known)
+
+    def lets_nobody_in(self) -> bool:
+        return any(part.lets_nobody_in() for part in self.parts)
 
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.written for leaf in part.leaves())
@@ -219,6 +229,9 @@ class _Or(Requirement):
     def ensures_identity(self, *, met: bool = True) -> bool:
         known = (part.ensures_identity(met=met) for part in self.parts)
         return all(known) if met else any(known)
+
+    def lets_nobody_in(self) -> bool:
+        return all(part.lets_nobody_in() for part in self.parts)
 
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.parts for leaf in part.leaves())
@@ -301,6 +314,9 @@ class _Concealed(Requirement):
 
     def ensures_identity(self, *, met: bool = True) -> bool:
         return self.inner.ensures_identity(met=met)
+
+    def lets_nobody_in(self) -> bool:
+        return self.inner.lets_nobody_in()
 
     def leaves(self) -> Iterable[Requirement]:
         return self.inner.leaves()

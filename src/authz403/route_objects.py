@@ -6,32 +6,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor, UUIDConvertor
-from starlette.endpoints import HTTPEndpoint
-from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
 
 from authz403.errors import ConfigurationError, Mistake
-from authz403.marks import NEED, TAKES_IDENTITY, Mark, marks_of
-from authz403.paths import PathPattern, split
+from authz403.marks import NEED, TAKES_IDENTITY, Mark, unwrapped
+from authz403.paths import EVERYTHING, PathPattern, split
 from authz403.request import WEBSOCKET
 
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
-_ASKED: Final = ("matches", "handle")  # the methods of a route that the router calls
-_WEBSOCKET_METHODS: Final = frozenset({"on_connect", "on_receive", "on_disconnect"})
+_ROUTES: Final = (Route, WebSocketRoute, Mount, Host)
 
 
 def layers(app: object) -> Iterator[object]:
     """Yield an app and what it wraps, by the attribute `app` that middleware keeps it in, down to its router."""
-    seen: set[int] = set()
-    while app is not None and id(app) not in seen:
-        seen.add(id(app))
-        yield app
-        if isinstance(app, Router) or isinstance(getattr(app, "router", None), Router):
+    for layer in wrappers(app):
+        yield layer
+        if isinstance(layer, Router | BaseRoute) or isinstance(getattr(layer, "router", None), Router):
             return
-        app = getattr(app, "app", None)
 
 
 def wrappers(app: object) -> Iterator[object]:
-    """Yield what is wrapped around something, by the attribute `app` that middleware keeps it in."""
+    """Yield an app and all that it wraps, by the attribute `app` that middleware keeps it in."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
@@ -50,17 +46,44 @@ def router_of(app: object) -> tuple[Router | None, str]:
     return None, ""
 
 
+def mounted(route: Any) -> object:
+    """Return the app behind a Mount or Host: what its own middleware hides is found all the same."""
+    base = getattr(route, "_base_app", None)
+    return base if base is not None and router_of(route.app)[0] is None else route.app
+
+
 def own_dispatch(router: Router) -> str | None:
     """Say what is wrong with a router whose class finds routes in a way of its own, which nobody can ask."""
-    for name in ("app", "__call__", "matches", "handle"):
-        defining = next((base for base in type(router).__mro__ if name in base.__dict__), Router)
-        if not _is_frameworks_own(defining):
+    for name in _DISPATCH:
+        if not _is_frameworks_own(type(router), name):
             return f"its class overrides {name}(), so that nobody can tell what it runs; use the router as it is"
     return None
 
 
-def _is_frameworks_own(defining: type) -> bool:
+_DISPATCH: Final = (
+    *("app", "__call__", "matches", "handle", "_handle_selected"),
+    *("_match_low_priority", "_iter_low_priority_routes"),
+)
+
+
+def _is_frameworks_own(kind: type, name: str) -> bool:
+    defining = next((base for base in kind.__mro__ if name in base.__dict__), Router)
     return defining.__module__.startswith(("fastapi.", "starlette."))
+
+
+def original_of(route: Any) -> Any:
+    """Return the route as it was written, which FastAPI shows through a context of the include that it stands in."""
+    return getattr(route, "original_route", route)
+
+
+def beneath(called: Any) -> Any:
+    """Return what a router calls, without the latch before it."""
+    return getattr(called, "beneath", called)
+
+
+def is_included_router(route: Any) -> bool:
+    """Tell whether a route is FastAPI's stand-in for a router that was included."""
+    return hasattr(route, "original_router") and not isinstance(route, _ROUTES)
 
 
 def flat_routes(router: Router) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
@@ -74,7 +97,7 @@ def flat_routes(router: Router) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
     is_of_app = app is not None and getattr(app, "router", None) is router
     own = () if is_of_app else _needs_among(getattr(router, "dependencies", None) or ())
     for route in router.routes:
-        if isinstance(route, Route | WebSocketRoute | Mount | Host) or not hasattr(route, "original_router"):
+        if not is_included_router(route):
             yield route, own
             continue
         try:
@@ -82,20 +105,26 @@ def flat_routes(router: Router) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
         except ImportError as error:
             why = "this FastAPI cannot say what its included routers hold; authz403 needs FastAPI 0.144 or later"
             raise ConfigurationError("the app", [Mistake("include_router", type(route).__name__, why)]) from error
-        # One context a route, in the order of the routes; if ever it is otherwise, nothing is guessed.
-        yield from zip(iter_route_contexts([route]), _needs_on_the_way(route, own), strict=True)
+        contexts = iter_route_contexts([route])
+        for original, needed in _included_routes(route, own):
+            # FastAPI leaves out the routes that it does not know; the others keep their order.
+            if isinstance(original, _ROUTES):
+                context = next(contexts)
+                if original_of(context) is not original:
+                    raise TypeError("FastAPI lists included routes in an order of its own")
+                yield context, needed
 
 
-def _needs_on_the_way(included: Any, above: tuple[Mark, ...]) -> Iterator[tuple[Mark, ...]]:
-    """Yield for each route under an included router the marks of all includes and routers on the way to it."""
+def _included_routes(included: Any, above: tuple[Mark, ...]) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
+    """Yield each route under an included router with the marks of all includes and routers on the way to it."""
     # The context of an include holds what the including router and the include itself say.
     on_include, on_router = included.include_context.dependencies, included.original_router.dependencies
     here = (*above, *_needs_among(on_include), *_needs_among(on_router))
     for route in included.original_router.routes:
-        if hasattr(route, "original_router") and not isinstance(route, Route | WebSocketRoute | Mount | Host):
-            yield from _needs_on_the_way(route, here)
+        if is_included_router(route):
+            yield from _included_routes(route, here)
         else:
-            yield here
+            yield route, here
 
 
 def _needs_among(dependencies: Iterable[Any]) -> tuple[Mark, ...]:
@@ -103,18 +132,16 @@ def _needs_among(dependencies: Iterable[Any]) -> tuple[Mark, ...]:
     return tuple(mark for mark in found if isinstance(mark, Mark))
 
 
-def route_lists(router: Any) -> Iterator[list[Any]]:
-    """Yield every list that a router's routes stand in: its own, those of included routers, and of frontend routes."""
-    waiting, seen = [router], set[int]()
+def included_routers(router: Any) -> Iterator[Any]:
+    """Yield the routers that FastAPI includes into this one, however deep."""
+    waiting, seen = [router], {id(router)}
     while waiting:
-        found = waiting.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found.routes
-        if hasattr(found, "_low_priority_routes"):
-            yield found._low_priority_routes  # noqa: SLF001 - FastAPI has no public list of these
-        waiting.extend(route.original_router for route in found.routes if hasattr(route, "original_router"))
+        for route in waiting.pop().routes:
+            found = getattr(route, "original_router", None)
+            if found is not None and id(found) not in seen:
+                seen.add(id(found))
+                waiting.append(found)
+                yield found
 
 
 def low_priority_routes(router: Any) -> tuple[Any, ...]:
@@ -123,21 +150,66 @@ def low_priority_routes(router: Any) -> tuple[Any, ...]:
     return () if listed is None else tuple(listed())
 
 
-def kind_of(route: Any) -> tuple[type | None, bool]:
-    """Return which of Starlette's routes this is, if any, and whether it matches as that does, by its path alone."""
-    original = getattr(route, "original_route", route)
-    for kind in (Route, WebSocketRoute, Mount, Host):
-        if isinstance(original, kind):
-            defining = [next(base for base in type(original).__mro__ if name in base.__dict__) for name in _ASKED]
-            return kind, all(map(_is_frameworks_own, defining))
-    return None, False
+def frontend_paths(route: Any) -> list[str]:
+    """Return the paths under which a group of frontend routes serves its files."""
+    prefix = getattr(route, "frontend_prefix", "")
+    return [prefix + found.path.rstrip("/") for found in getattr(original_of(route), "routes", ())]
+
+
+def stepped_into(route: Any) -> tuple[Any, str]:
+    """Return what its router calls to run a route: an object, and the attribute of it that is called."""
+    if original_of(route) is route:
+        return route, "handle"
+    context = getattr(route, "_route_context", None)
+    if context is None:  # of FastAPI's low priority
+        return (original_of(route), "handle") if isinstance(original_of(route), Route) else (route, "app")
+    # FastAPI runs its own routes by their handle(), and what it made of Starlette's by theirs.
+    return (original_of(route) if context.starlette_route is None else context.starlette_route), "handle"
+
+
+def kind_of(route: Any) -> type | None:
+    """Return which of Starlette's routes this is, if any."""
+    return next((kind for kind in _ROUTES if isinstance(original_of(route), kind)), None)
+
+
+def label_of(route: Any) -> str:
+    """Return a route's path as people write it, with the names of its parameters."""
+    path: str = getattr(route, "path_format", None) or getattr(route, "path", None) or ""
+    return path.removesuffix("/{path}") if kind_of(route) is Mount else path
+
+
+def is_plain(route: Any, *methods: str) -> bool:
+    """Tell whether these methods of a route are those of Starlette or FastAPI."""
+    return all(_is_frameworks_own(type(original_of(route)), name) for name in methods)
+
+
+def _matches_its_path(route: Any) -> bool:
+    """Tell whether a route matches what its path says: its expression is a public attribute, and may be changed."""
+    path = route.path + "/{path:path}" if kind_of(route) is Mount else route.path
+    try:
+        expression, _, _ = compile_path(path)
+    except AssertionError:
+        return False  # it names a convertor that Starlette does not know any more
+    return is_plain(route, "matches") and bool(route.path_regex == expression)
 
 
 def pattern_of(route: Any) -> tuple[PathPattern, str | None]:
     """Return the pattern of a route's path, and the name of its `path` parameter if it has one."""
+    kind = kind_of(route)
+    if kind is Mount:
+        return PathPattern(prefix_of(route).segments, below=True), None
+    if kind not in {Route, WebSocketRoute} or not _matches_its_path(route):
+        return EVERYTHING, None
     segments, below = segments_of(route.path_format, route.param_convertors)
     taking = [name for name, convertor in route.param_convertors.items() if isinstance(convertor, PathConvertor)]
     return PathPattern(segments, below), taking[0] if len(taking) == 1 else None
+
+
+def prefix_of(mount: Any) -> PathPattern:
+    """Return what a Mount puts before the paths of its routes; with `below`, that and any more segments."""
+    if not _matches_its_path(mount):
+        return EVERYTHING
+    return PathPattern(*segments_of(mount.path, mount.param_convertors))
 
 
 def segments_of(path: str, convertors: Mapping[str, object]) -> tuple[tuple[str | None, ...], bool]:
@@ -151,29 +223,29 @@ def segments_of(path: str, convertors: Mapping[str, object]) -> tuple[tuple[str 
     return tuple(segments), False
 
 
-def marks_by_method(endpoint: object) -> dict[str, tuple[Mark, ...]]:
-    """Return the marks on the methods of a class-based endpoint, by the HTTP method that calls each."""
-    if not isinstance(endpoint, type):
-        return {}
-    found: dict[str, tuple[Mark, ...]] = {}
-    for name in dir(endpoint):
-        marks = () if name.startswith("__") else marks_of(getattr(endpoint, name, None))
-        if marks:
-            method = WEBSOCKET if name in _WEBSOCKET_METHODS else name.upper()
-            found[method] = (*found.get(method, ()), *marks)
-    if "GET" in found:
-        # RFC 9110 section 9.3.2: HEAD is GET without the content, whatever a class answers it with.
-        found["HEAD"] = (*found.get("HEAD", ()), *found["GET"])
-    return found
-
-
 def handled_methods(endpoint: object) -> frozenset[str] | None:
     """Return the methods that a class-based endpoint answers with anything but its own 405."""
-    if not (isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)):
-        return None
-    # Any attribute may be called by a request that names it as its method; only what is certainly missing is a 405.
-    names = {name.upper() for name in dir(endpoint)}
-    return frozenset(names | {"HEAD"} if "GET" in names else names)
+    for layer in unwrapped(endpoint):
+        if isinstance(layer, type) and issubclass(layer, HTTPEndpoint):
+            # Any attribute may be called by a request that names it as its method; only what is missing is a 405.
+            names = {name.upper() for name in dir(layer)}
+            return frozenset(names | {"HEAD"} if "GET" in names else names)
+    return None
+
+
+def served_methods(endpoint: object, marked: Iterable[str]) -> frozenset[str] | None:
+    """Return the methods that a class-based endpoint is meant to serve, or `None` where it says nothing of them.
+
+    A method of its own that is no known one counts, too: a request that invents the name calls it.
+    """
+    for layer in unwrapped(endpoint):
+        if isinstance(layer, type) and issubclass(layer, HTTPEndpoint):
+            own = {name for name in dir(layer) if not name.startswith("_") and not hasattr(HTTPEndpoint, name)}
+            named = {name.upper() for name in own if callable(getattr(layer, name))} | set(marked)
+            return frozenset(named | {"HEAD"} if "GET" in named else named)
+        if isinstance(layer, type) and issubclass(layer, WebSocketEndpoint):
+            return frozenset({WEBSOCKET})
+    return None
 
 
 def needed_by(route: Any) -> tuple[tuple[Mark, ...], bool]:

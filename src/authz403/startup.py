@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from starlette.middleware.cors import CORSMiddleware
+
+from authz403.cors import ORIGIN
 from authz403.coverage import covered
+from authz403.endpoint import Covered
 from authz403.errors import Mistakes
 from authz403.gate import Gate
-from authz403.policy import deny
+from authz403.leaves import Param
+from authz403.paths import PathPattern
+from authz403.policy import Requirement, deny
 from authz403.request import WEBSOCKET
-from authz403.routing import AppRoutes, Served
 from authz403.rules import Rule
+from authz403.walk import AppRoutes, Served, Walk
 
 _MOST_TOLD: Final = 20
-_MARK_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET)
+_COOKIE: Final = "cookie"
 
 
 def check_app(gate: Gate, routes: AppRoutes | None) -> None:
     """Raise one `ConfigurationError` with everything that does not fit between a gate and an app."""
     mistakes = Mistakes("the gate for this app")
-    served = [] if routes is None else routes.walk.served
-    if routes is not None:
-        mistakes.take(routes.walk.mistakes)
-        if not gate.shared:
-            for number, rule in enumerate(gate.rules.rules):
-                if not any(_can_apply(rule, one) for one in served):
-                    why = (
-                        "no route of this app can match it; correct it, or say shared=True if it is for something else"
-                    )
-                    mistakes.add(f"rules[{number}]", str(rule), why)
-    if not gate.has_tokens:
-        for what in _needing_tokens(gate, served):
-            mistakes.add("tokens", None, f"{what} asks who the caller is, and the gate has no source of identities")
-    for one in served:
-        if one.endpoint.takes_identity and not _identity_is_ensured(gate, one):
-            why = "it takes CurrentPrincipal, and its policy does not ask for an identity; take MaybePrincipal"
-            mistakes.add("endpoint", f"{one.endpoint.route} {one.endpoint.name}", why)
+    walk = None if routes is None else routes.walk
+    rows = () if walk is None else tuple(covered(walk, gate.rules))
+    if walk is not None:
+        mistakes.take(walk.mistakes)
+        _check_layers(mistakes, walk.layers)
+        _check_rules(mistakes, gate, walk.served)
+        _check_params(mistakes, rows)
+        _check_origins(mistakes, gate, rows)
+    _check_identities(mistakes, gate, rows)
     mistakes.raise_if_any()
-    if routes is not None:
-        _tell_of_default(gate, routes)
+    if walk is not None:
+        _tell_of_default(gate, rows)
+        _tell_of_betrayal(gate, walk)
 
 
-def _tell_of_default(gate: Gate, routes: AppRoutes) -> None:
-    """List once what nobody wrote a policy for."""
-    unwritten = [f"{row.method} {row.path}" for row in covered(routes.walk, gate.rules) if row.is_default]
-    if unwritten:
-        more = f" and {len(unwritten) - _MOST_TOLD} more" if len(unwritten) > _MOST_TOLD else ""
-        told = ", ".join(unwritten[:_MOST_TOLD]) + more
-        gate.audit.warn_once(
-            "default_applies", f"nobody wrote a policy for {told}: the default applies, {gate.default!r}"
-        )
+def _check_layers(mistakes: Mistakes, layers: Iterable[object]) -> None:
+    """Note a CORSMiddleware inside the gate."""
+    for layer in layers:
+        for found in (layer, *(getattr(found, "cls", None) for found in getattr(layer, "user_middleware", ()))):
+            kind = found if isinstance(found, type) else type(found)
+            if issubclass(kind, CORSMiddleware):
+                why = (
+                    "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
+                    "gate cors=Cors(...), or add it after AuthzMiddleware, so that it stands outside"
+                )
+                mistakes.add("CORSMiddleware", kind.__name__, why)
+                return
+
+
+def _check_rules(mistakes: Mistakes, gate: Gate, served: Sequence[Served]) -> None:
+    """Note every rule that nothing in the app can match."""
+    for number, rule in enumerate(() if gate.shared else gate.rules.rules):
+        if not any(_can_apply(rule, one) for one in served):
+            why = "no route of this app can match it; correct it, or say shared=True if it is for something else"
+            near = _near(rule, served)
+            mistakes.add(f"rules[{number}]", str(rule), f"{why} (there is {near})" if near else why)
 
 
 def _can_apply(rule: Rule, served: Served) -> bool:
@@ -58,24 +71,92 @@ def _can_apply(rule: Rule, served: Served) -> bool:
     return rule.named is None or served.methods is None or not rule.named.isdisjoint(served.methods)
 
 
-def _needing_tokens(gate: Gate, served: list[Served]) -> list[str]:
-    found = [str(rule) for rule in gate.rules.rules if rule.requirement.needs_identity]
-    if gate.default.needs_identity:
-        found.append("default")
+def _near(rule: Rule, served: Iterable[Served]) -> str | None:
+    """Return the route that a rule may have been meant for: with a slash more or less, or another method."""
     for one in served:
-        marks = [mark for method in _MARK_METHODS for mark in one.endpoint.marks_for(method)]
-        if any(mark.requirement.needs_identity for mark in marks):
-            found.append(one.endpoint.route)
-    return list(dict.fromkeys(found))
+        if rule.pattern.meets(one.pattern):
+            return f"{one.endpoint.route}, for {', '.join(sorted(one.methods or ()))}"
+        if _without_slash(rule.pattern).meets(_without_slash(one.pattern)):
+            return one.endpoint.route
+    return None
 
 
-def _identity_is_ensured(gate: Gate, served: Served) -> bool:
-    """Tell whether some policy that applies to an endpoint lets nobody in but known callers."""
-    endpoint = served.endpoint
-    for method in served.methods or _MARK_METHODS:
-        if any(mark.requirement.ensures_identity() for mark in endpoint.marks_for(method)):
-            return True
-    rules = [rule for rule in gate.rules.rules if _can_apply(rule, served)]
-    if any(rule.requirement.ensures_identity() for rule in rules):
-        return True
-    return not endpoint.marks and not rules and (gate.default.ensures_identity() or gate.default is deny)
+def _without_slash(pattern: PathPattern) -> PathPattern:
+    segments = pattern.segments
+    return PathPattern(segments[:-1] if segments[-1:] == ("",) else segments, pattern.below)
+
+
+def _check_params(mistakes: Mistakes, rows: Iterable[tuple[Served, Covered]]) -> None:
+    """Note every path parameter that a policy names and its route does not have."""
+    told = set[tuple[str, str]]()
+    for served, row in rows:
+        for leaf in row.requirement.leaves():
+            if isinstance(leaf, Param) and leaf.name not in served.params and (leaf.name, row.path) not in told:
+                told.add((leaf.name, row.path))
+                mistakes.add(
+                    "param", leaf.name, f"{row.path} has no path parameter {leaf.name} (see {', '.join(row.written)})"
+                )
+
+
+def _check_origins(mistakes: Mistakes, gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None:
+    """Note a WebSocket that any page may open with the cookie of its visitor (RFC 6455 section 10.2)."""
+    # A source that reads Origin itself knows what it does.
+    if gate.cors is None and _COOKIE in gate.fields and ORIGIN not in gate.fields:
+        opened = [row.path for _, row in rows if row.method == WEBSOCKET and row.requirement.needs_identity]
+        if opened:
+            why = (
+                f"a page of any origin could open {', '.join(dict.fromkeys(opened))} with its visitor's cookie; "
+                "say cors=Cors(origins=[...]) with the origins that may"
+            )
+            mistakes.add("cors", None, why)
+
+
+def _check_identities(mistakes: Mistakes, gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None:
+    """Note what asks who the caller is where nobody can say it, and what takes the caller without asking."""
+    if not gate.has_tokens:
+        needing: list[str] = [str(rule) for rule in gate.rules.rules if rule.requirement.needs_identity]
+        if gate.default.needs_identity:
+            needing.append("default")
+        needing += [
+            row.path
+            for served, row in rows
+            if any(mark.requirement.needs_identity for mark in served.endpoint.all_marks())
+        ]
+        for what in dict.fromkeys(needing):
+            mistakes.add("tokens", None, f"{what} asks who the caller is, and the gate has no source of identities")
+    told = set[int]()
+    for served, row in rows:
+        endpoint = served.endpoint
+        if endpoint.takes_identity and _lets_strangers_in(row.requirement) and id(endpoint) not in told:
+            told.add(id(endpoint))
+            why = "it takes CurrentPrincipal, and its policy does not ask for an identity; take MaybePrincipal"
+            part = f" for {row.part}" if row.part is not None else ""
+            mistakes.add("endpoint", f"{row.method} {endpoint.route}{part} {endpoint.name}", why)
+
+
+def _lets_strangers_in(requirement: Requirement) -> bool:
+    return not requirement.ensures_identity() and not requirement.lets_nobody_in()
+
+
+def _tell_of_default(gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None:
+    """List once what nobody wrote a policy for."""
+    unwritten: dict[str, list[str]] = defaultdict(list)
+    for _, row in rows:
+        if row.is_default:
+            by_default = gate.default is deny or not row.requirement.lets_nobody_in()
+            holds = f"the default applies, {gate.default!r}" if by_default else "rules name other methods there: closed"
+            unwritten[holds].append(f"{row.method} {row.part or row.path}")
+    for holds, names in unwritten.items():
+        more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
+        told = ", ".join(names[:_MOST_TOLD]) + more
+        gate.audit.warn_once("default_applies", f"nobody wrote a policy for {told}: {holds}")
+
+
+def _tell_of_betrayal(gate: Gate, walk: Walk) -> None:
+    """Say once that what is concealed can be told from what is missing."""
+    if walk.answers_itself and (walk.conceals or gate.rules.conceals):
+        where = ", ".join(dict.fromkeys(walk.answers_itself))
+        gate.audit.warn_once(
+            "concealed_differs",
+            f"{where} answers unknown paths by a default or frontend of its own, and concealed ones by the usual 404",
+        )

@@ -1,0 +1,341 @@
+"""One walk through an app: its routers, routes and marks made into tables that can be asked in little time.
+
+Whatever the app's routers may run has a latch before it, so that nothing runs that was not decided on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Scope
+
+from authz403.endpoint import Endpoint, Found
+from authz403.errors import Mistakes
+from authz403.marks import Mark, guards_of, marks_by_method, marks_of, unwrapped, written
+from authz403.paths import PathPattern
+from authz403.request import WEBSOCKET
+from authz403.route_objects import (
+    beneath,
+    flat_routes,
+    frontend_paths,
+    handled_methods,
+    included_routers,
+    is_plain,
+    kind_of,
+    label_of,
+    layers,
+    low_priority_routes,
+    mounted,
+    needed_by,
+    original_of,
+    own_dispatch,
+    pattern_of,
+    prefix_of,
+    router_of,
+    served_methods,
+    stepped_into,
+    wrappers,
+)
+from authz403.routing import Entry, RouteChanged, Table, Trail
+from authz403.watched import Watch, watched
+
+
+class Doors(Protocol):
+    """Puts what holds requests to their decisions before the routers and routes of an app."""
+
+    def before_router(self, router: Router) -> str | None:
+        """Put a door before a router; say why where that cannot be."""
+        ...
+
+    def before(self, holder: Any, attribute: str, step: int) -> str | None:
+        """Put a latch before what is called by this attribute; say why where that cannot be."""
+        ...
+
+
+class Served(NamedTuple):
+    """One kind of request that the app serves: a rule that meets none of these can never apply.
+
+    `params` are the names of the path parameters. What has the same `key` as something earlier never gets a request.
+    """
+
+    pattern: PathPattern
+    methods: frozenset[str] | None
+    endpoint: Endpoint
+    params: frozenset[str]
+    key: str | None = None
+
+
+class AppRoutes:
+    """The routes of one Starlette or FastAPI app, walked again when they change."""
+
+    def __init__(self, app: ASGIApp, doors: Doors | None) -> None:
+        self._app = app
+        self._doors = doors
+        self.walk = Walk(app, doors)
+
+    def find(self, native: tuple[Scope, Trail]) -> Found:
+        """Return what the app's own router would do with this request, noting the way there."""
+        scope, trail = native
+        walk = self.walk
+        if not walk.watch.has_changed and walk.written == written():
+            try:
+                return walk.top.find(scope, trail)
+            except RouteChanged:
+                trail.clear()
+        walk = Walk(self._app, self._doors)
+        walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
+        self.walk = walk
+        return walk.top.find(scope, trail)
+
+
+class _Place(NamedTuple):
+    """Where a router stands: the marks of all groups that it is in, the routers above, its path and parameters.
+
+    `prefix` is open (`below`) where a group's own path may be anything. `key` is the prefix as an expression.
+    `missing_at` is the router that answers for everything here, where a group on the way conceals it.
+    """
+
+    marks: tuple[Mark, ...] = ()
+    above: tuple[int, ...] = ()
+    prefix: PathPattern = PathPattern((), below=False)
+    label: str = ""
+    key: str = ""
+    params: frozenset[str] = frozenset()
+    mounts: tuple[tuple[PathPattern, int], ...] = ()
+    missing_at: int | None = None
+
+    def pattern(self, inside: PathPattern) -> PathPattern:
+        """Return the pattern from the top of the app for one of a route in here."""
+        if self.prefix.below:
+            return self.prefix
+        return PathPattern((*self.prefix.segments, *inside.segments), inside.below)
+
+    def concealed_by(self, marks: Iterable[Mark], router: int) -> _Place:
+        """Return this place with more marks of a group in it, for which `router` answers if they conceal it."""
+        marks = tuple(marks)
+        conceals = self.missing_at is None and any(mark.requirement.conceals for mark in marks)
+        return self._replace(marks=_distinct((*self.marks, *marks)), missing_at=router if conceals else self.missing_at)
+
+
+class Walk:
+    """One walk through an app: its table of routes, what it serves, and what is wrong with it (`mistakes`).
+
+    `layers` is what was seen around routers and routes, `routers` and `steps` all
+    that has a door or a latch, `answers_itself` the routers that
+    answer unknown paths in a way of their own. Without `doors`, nothing is put into the app.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Doors | None) -> None:
+        self.mistakes = Mistakes("the app")
+        self.served: list[Served] = []
+        self.layers: list[object] = list(layers(app))
+        self.answers_itself: list[str] = []
+        self.has_hosts = False
+        self.conceals = False
+        self.written = written()
+        self.watch = Watch()
+        self.routers: set[int] = set()
+        self.steps: set[int] = set()
+        self._doors = doors
+        router, self.root_path = router_of(app)
+        if router is None:
+            raise TypeError("there is no router to walk")
+        self.top = self._table(router, _Place(guards_of(router)))
+
+    def _table(self, router: Any, place: _Place) -> Table:
+        """Walk one router at one place."""
+        place = place._replace(above=(*place.above, id(router)))
+        self.layers += wrappers(router.middleware_stack)
+        self._hold(router)
+        included = tuple(included_routers(router))
+        entries = [self._entry(route, needed, place) for route, needed in flat_routes(router)]
+        low_priority = {id(route): self._entry(route, (), place)[1] for route in low_priority_routes(router)}
+        default = self._default(router, place)
+        if default is not None or low_priority:
+            self.answers_itself.append(place.label or "/")
+        group = None
+        if place.marks:
+            group = Endpoint(f"{place.label}/**", type(router).__name__, place.marks)
+            self._told(group)
+        return Table(
+            router,
+            entries=entries,
+            low_priority=low_priority,
+            by_default=default,
+            included=[(one, one.routes) for one in included],
+            group=group,
+            mounts=place.mounts,
+            missing_at=id(router) if place.missing_at is None else place.missing_at,
+        )
+
+    def _hold(self, router: Any) -> None:
+        """Put a door before a router, and notice when its lists of routes change."""
+        self.routers.add(id(router))
+        included = tuple(included_routers(router))
+        wrong = next(filter(None, map(own_dispatch, (router, *included))), None)
+        if wrong is None and self._doors is not None:
+            wrong = self._doors.before_router(router)
+        if wrong is not None:
+            self.mistakes.add("router", type(router).__name__, wrong)
+        if self._doors is not None:
+            for holder in (router, *included):
+                for name in ("routes", "_low_priority_routes"):
+                    if hasattr(holder, name):
+                        setattr(holder, name, watched(getattr(holder, name), self.watch))
+
+    def _step(self, holder: Any, attribute: str, step: int) -> int:
+        """Put a latch before what a router calls, and return what stands for it in a trail."""
+        self.steps.add(step)
+        wrong = None if self._doors is None else self._doors.before(holder, attribute, step)
+        if wrong is not None:
+            self.mistakes.add("route", type(holder).__name__, wrong)
+        return step
+
+    def _entry(self, route: Any, needed: tuple[Mark, ...], place: _Place) -> tuple[PathPattern, Entry]:
+        """Walk one route."""
+        original = original_of(route)
+        kind = kind_of(route)
+        guards = (*needed, *guards_of(original), *(guards_of(route) if route is not original else ()))
+        if original is not route and kind is Route and not is_plain(route, "matches"):
+            why = "an included route whose class overrides matches() cannot be asked; add it to the app itself"
+            self.mistakes.add("route", getattr(route, "path", ""), why)
+        pattern, path_param = pattern_of(route)
+        holder, attribute = stepped_into(route)
+        is_held = route is original and hasattr(route, "app")
+        entry = Entry(
+            route.matches,
+            route,
+            _NOWHERE,
+            self._step(holder, attribute, id(holder)),
+            holder=route if is_held else None,
+            app=route.app if is_held else None,
+            path_param=path_param,
+            is_plain=is_plain(route, "matches", "handle"),
+        )
+        place = place.concealed_by(guards, place.above[-1])._replace(
+            params=place.params.union(getattr(route, "param_convertors", None) or ()),
+            label=place.label + label_of(route),
+            key=f"{place.key} {getattr(getattr(route, 'path_regex', None), 'pattern', id(route))}",
+        )
+        if kind is Mount or kind is Host:
+            return pattern, self._group(entry, place)
+        function = getattr(route, "endpoint", None) or getattr(route, "app", None) or route
+        if kind is Route and router_of(function)[0] is not None:
+            return pattern, self._entered(entry, function, place)
+        return pattern, self._endpoint(entry, function, place, pattern)
+
+    def _endpoint(self, entry: Entry, function: Any, place: _Place, pattern: PathPattern) -> Entry:
+        """Note one endpoint."""
+        route, kind = entry.route, kind_of(entry.route)
+        self.layers += wrappers(getattr(route, "app", None))
+        own_needs, takes_identity = needed_by(route)
+        frontends = frontend_paths(route)
+        endpoint = Endpoint(
+            place.label or f"{frontends[0] if len(frontends) == 1 else ''}/**",
+            "frontend" if frontends else _name_of(function),
+            _distinct((*place.marks, *marks_of(function), *own_needs)),
+            marks_by_method(function),
+            takes_identity=takes_identity,
+            resolves_paths=bool(frontends),
+        )
+        methods = frozenset(getattr(route, "methods", None) or ()) or None
+        handled = None if methods is not None else handled_methods(function)
+        if kind is WebSocketRoute:
+            methods = frozenset({WEBSOCKET})
+        elif methods is None and kind is Route:
+            methods = served_methods(function, endpoint.by_method)
+        key = place.key if entry.is_plain and not frontends else None
+        self._serves(Served(place.pattern(pattern), methods, endpoint, place.params, key))
+        return entry._replace(endpoint=endpoint, handled=handled)
+
+    def _group(self, entry: Entry, place: _Place) -> Entry:
+        """Walk a Mount or Host."""
+        route = entry.route
+        if kind_of(route) is Host:
+            self.has_hosts = True
+            place = place._replace(label=f"{place.label}{route.host}:", key=f"{place.key} {route.host}")
+        else:
+            own = prefix_of(route)
+            place = place._replace(prefix=place.pattern(own))
+        whole = PathPattern(place.prefix.segments, below=True)
+        place = place._replace(mounts=(*place.mounts, (whole, place.above[-1])))
+        if not is_plain(route, "handle"):
+            return self._opaque(entry, route.app, place)
+        return self._entered(entry, mounted(route), place)
+
+    def _entered(self, entry: Entry, app: object, place: _Place) -> Entry:
+        """Walk the app that a route leads to; one that cannot be walked is one endpoint."""
+        around = tuple(layers(app))
+        self.layers += around
+        found, root_path = router_of(app)
+        guards = (mark for layer in (*around, *([found] if found is not None else [])) for mark in guards_of(layer))
+        place = place.concealed_by(guards, place.above[-1])
+        if isinstance(around[-1], BaseRoute):
+            why = "a route directly in another cannot be walked; put a Router(routes=[...]) between them"
+            self.mistakes.add("app", type(around[-1]).__name__, why)
+        if found is None or id(found) in place.above:
+            return self._opaque(entry, app, place)
+        endpoint = Endpoint(f"{place.label}/**", type(app).__name__, place.marks)
+        return entry._replace(endpoint=endpoint, inner=self._table(found, place), root_path=root_path)
+
+    def _opaque(self, entry: Entry, app: object, place: _Place) -> Entry:
+        """Note the one endpoint that an app is which nobody can look into."""
+        endpoint = Endpoint(
+            f"{place.label}/**",
+            _name_of(app),
+            _distinct((*place.marks, *marks_of(app))),
+            marks_by_method(app),
+            resolves_paths=True,
+        )
+        self._serves(Served(PathPattern(place.prefix.segments, below=True), None, endpoint, place.params, place.key))
+        return entry._replace(endpoint=endpoint)
+
+    def _default(self, router: Any, place: _Place) -> Entry | None:
+        """Walk what a router runs where no route fits, if that is not its own 404."""
+        app = beneath(router.default)
+        if getattr(app, "__func__", None) is Router.not_found:
+            return None
+        step = self._step(router, "default", id(app))
+        place = place._replace(label=f"{place.label}/** (default)", key=f"{place.key} default")
+        entry = Entry(_takes_all, router, _NOWHERE, step)
+        if router_of(app)[0] is not None:
+            return self._entered(entry, app, place)
+        endpoint = Endpoint(
+            place.label,
+            _name_of(app),
+            _distinct((*place.marks, *(mark for layer in layers(app) for mark in guards_of(layer)), *marks_of(app))),
+            marks_by_method(app),
+            resolves_paths=True,
+        )
+        self._serves(Served(PathPattern(place.prefix.segments, below=True), None, endpoint, place.params))
+        return entry._replace(endpoint=endpoint)
+
+    def _serves(self, served: Served) -> None:
+        self.served.append(served)
+        self._told(served.endpoint)
+
+    def _told(self, endpoint: Endpoint) -> None:
+        self.conceals = self.conceals or any(mark.requirement.conceals for mark in endpoint.all_marks())
+
+
+_NOWHERE: Final = Endpoint("", "")  # stands in an entry until its place is walked
+
+
+def _takes_all(scope: Scope) -> tuple[Match, Scope]:
+    del scope
+    return Match.FULL, {}
+
+
+def _name_of(function: object) -> str:
+    """Return the name of a function or class, or of the class of what has none."""
+    for layer in unwrapped(function):
+        name = getattr(layer, "__name__", None)
+        if isinstance(name, str):
+            return name
+    return type(function).__name__
+
+
+def _distinct(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    return tuple({id(mark): mark for mark in marks}.values())
