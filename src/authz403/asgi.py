@@ -94,7 +94,8 @@ class AuthzMiddleware:
         else:
             root_path = met.routes.walk.root_path
             seen = {**scope, "root_path": root_path} if root_path else scope
-            step = met.gate.decide(access_request(seen, met.wanted), met.routes, (seen, trail), within=within)
+            request = access_request(seen, met.wanted)
+            step = met.gate.decide(request, met.routes, (seen, trail, request.path), within=within)
         while isinstance(step, Need):
             step = step.resume(await fulfilled(step))
         if within is not None:

@@ -31,7 +31,7 @@ class Policy(NamedTuple):
     demanded: frozenset[int]
 
 
-class Policies(dict[tuple[int | None, str], Policy]):
+class Policies(dict[tuple[int | None, bool, str], Policy]):
     """The policies of one endpoint under the rules of one gate, filled as they are asked for."""
 
     __slots__ = ("rules",)
@@ -85,22 +85,33 @@ class Betrayed(NamedTuple):
     path: str
 
 
+class Place(NamedTuple):
+    """Where something stands in the app, for what must look as if it were missing.
+
+    `missing_at` is the id of the router that answers where all of it is concealed. For a rule that conceals a whole
+    group, `mounts` has the groups on the way, the outermost first, each with the id of the router that it stands in.
+    """
+
+    missing_at: int | None = None
+    mounts: tuple[tuple[PathPattern, int], ...] = ()
+
+
+_NO_PLACE: Final = Place()
+
+
 class Found(NamedTuple):
     """What the app's own router would do with a request.
 
     `endpoint` is what it would run. Where it would run nothing (its own 404, 405 or redirect), that is the group that
     lets the request in, or `None` outside of all groups that stand under something; `betrayed` is what such an answer
-    tells. `takes_dot_segments`: a path parameter of the route itself takes them. `missing_at` is the id of the router
-    that answers where all this is concealed; for a rule that conceals a whole group, `mounts` has the groups on the
-    way, the outermost first, each with the id of the router that it stands in.
+    tells. `takes_dot_segments`: a path parameter of the route itself takes them.
     """
 
     endpoint: Endpoint | None
     path_params: Mapping[str, object] = _NO_PARAMS
+    place: Place = _NO_PLACE
     takes_dot_segments: bool = False
     betrayed: Betrayed | None = None
-    mounts: tuple[tuple[PathPattern, int], ...] = ()
-    missing_at: int | None = None
 
 
 class Covered(NamedTuple):

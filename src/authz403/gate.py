@@ -195,10 +195,10 @@ class Gate:
         """Return the router that answers for what is concealed: the one that holds it, or the whole group of it."""
         if number is not None and self.rules.rules[number].requirement.conceals:
             pattern = self.rules.rules[number].pattern
-            for group, router in found.mounts:
+            for group, router in found.place.mounts:
                 if pattern.covers(group):
                     return router
-        return found.missing_at
+        return found.place.missing_at
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)

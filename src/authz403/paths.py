@@ -172,10 +172,14 @@ class PathIndex(Generic[T]):
 
     def _walk(self, path: str) -> tuple[T, ...]:
         state = self._start
-        for segment in split(path):
+        written = self._written
+        for segment in path.split("/")[1:]:
+            if segment in written:
+                state = state.next.get(segment) or state.after(segment)
+            else:
+                state = state.other or state.after(segment)
             if state.is_last:
                 break
-            state = state.next.get(segment) or (segment not in self._written and state.other) or state.after(segment)
         return state.found
 
 

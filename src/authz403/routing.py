@@ -12,13 +12,15 @@ from starlette._utils import get_route_path
 from starlette.routing import Match
 from starlette.types import Scope
 
-from authz403.endpoint import Betrayed, Endpoint, Found
+from authz403.endpoint import Betrayed, Endpoint, Found, Place
 from authz403.paths import PathIndex, PathPattern, has_dot_segments
 from authz403.request import KNOWN_METHODS
 
 Trail = list[tuple[int, str] | int]
 """The way to an endpoint: each router by its id and the path that it sees, each route by its id."""
 
+_FULL: Final = Match.FULL
+_PARTIAL: Final = Match.PARTIAL
 _NO_PARAMS: Final[Mapping[str, object]] = {}
 
 
@@ -47,6 +49,8 @@ class Entry(NamedTuple):
     """The methods that a class-based endpoint has, where the route leaves that to it."""
     is_plain: bool = True
     """Whether matching and handling are Starlette's or FastAPI's own."""
+    is_leaf: bool = False
+    """Whether a request that the route takes in full runs its endpoint, with no more to be asked."""
 
     def answers_405(self, scope: Scope) -> bool:
         """Tell whether the route, which matches in part, answers 405 by itself; else it runs its endpoint."""
@@ -57,14 +61,12 @@ class Entry(NamedTuple):
 class Table:
     """The routes of one router at one place, as they were when the table was made.
 
-    `group` is what a request stands under that is let in here and that no route takes: the guards on the way. `mounts`
-    are the groups on the way, the outermost first, each with the router that answers for it if it is concealed, and
-    `missing_at` is the router that does so for what stands here.
+    `group` is what a request stands under that is let in here and that no route takes: the guards on the way.
     """
 
     __slots__ = (
-        *("_by_default", "_default", "_index", "_group", "_included", "_low_priority"),
-        *("_missing_at", "_mounts", "_router", "_routes"),
+        *("_by_default", "_default", "_index", "_group", "_id", "_included"),
+        *("_low_priority", "_place", "_router", "_routes"),
     )
 
     def __init__(
@@ -76,9 +78,9 @@ class Table:
         by_default: Entry | None,
         included: Iterable[tuple[Any, object]],
         group: Endpoint | None,
-        mounts: tuple[tuple[PathPattern, int], ...],
-        missing_at: int,
+        place: Place,
     ) -> None:
+        self._id = id(router)
         self._router = router
         self._routes = router.routes
         self._default = router.default
@@ -87,27 +89,29 @@ class Table:
         self._by_default = by_default
         self._included = tuple(included)
         self._group = group
-        self._mounts = mounts
-        self._missing_at = missing_at
+        self._place = place
 
-    def find(self, scope: Scope, trail: Trail, full_path: str | None = None) -> Found:
-        """Do as `Router.app` does, up to running what it finds. Raises `RouteChanged`."""
+    def find(self, scope: Scope, trail: Trail, path: str, full_path: str) -> Found:
+        """Do as `Router.app` does, up to running what it finds. Raises `RouteChanged`.
+
+        `path` is what the router sees, `full_path` what the router at the top saw.
+        """
         router = self._router
         if router.routes is not self._routes or router.default is not self._default:
             raise RouteChanged
         for included, routes in self._included:
             if included.routes is not routes:
                 raise RouteChanged
-        path = get_route_path(scope)
-        trail.append((id(router), path))
-        if full_path is None:
-            full_path = path
+        trail.append((self._id, path))
         partial: tuple[Entry, Scope] | None = None
         for entry in self._index.find(path):
             match, child_scope = entry.matches(scope)
-            if match is Match.FULL:
+            if match is _FULL:
+                if entry.is_leaf and (entry.holder is None or entry.holder.app is entry.app):
+                    trail.append(entry.step)
+                    return Found(entry.endpoint, child_scope["path_params"], self._place)
                 return self._taken(entry, scope, child_scope, trail, full_path, path)
-            if match is Match.PARTIAL and partial is None:
+            if match is _PARTIAL and partial is None:
                 partial = (entry, child_scope)
         if partial is not None:
             entry, child_scope = partial
@@ -139,18 +143,15 @@ class Table:
             within = {**scope, **child_scope}
             if entry.root_path:
                 within["root_path"] = entry.root_path
-            return entry.inner.find(within, trail, full_path)
+            return entry.inner.find(within, trail, get_route_path(within), full_path)
         if entry.handled is not None and scope.get("method", "").upper() not in entry.handled:
             return self._not_taken(scope, _betrayed(entry, full_path))
         params = child_scope.get("path_params")
         if params is None:
-            params = scope.get("path_params", _NO_PARAMS)
-        takes_dots = (
-            entry.path_param is not None
-            and has_dot_segments(full_path)
-            and _only_param_has_dots(entry, path, full_path)
-        )
-        return Found(entry.endpoint, params, takes_dots, None, self._mounts, self._missing_at)
+            params = scope.get("path_params")
+        if entry.path_param is not None and _only_param_has_dots(entry, path, full_path):
+            return Found(entry.endpoint, params or _NO_PARAMS, self._place, takes_dot_segments=True)
+        return Found(entry.endpoint, params or _NO_PARAMS, self._place)
 
     def _otherwise(self, scope: Scope, trail: Trail, full_path: str, path: str) -> Found:
         """Return what comes where no route takes a request: FastAPI's frontends, then the router's default."""
@@ -169,8 +170,7 @@ class Table:
         return self._taken(self._by_default, scope, {}, trail, full_path, path)
 
     def _not_taken(self, scope: Scope, betrayed: Betrayed | None = None) -> Found:
-        params = scope.get("path_params", _NO_PARAMS)
-        return Found(self._group, params, False, betrayed, self._mounts, self._missing_at)  # noqa: FBT003 - a row
+        return Found(self._group, scope.get("path_params", _NO_PARAMS), self._place, betrayed=betrayed)
 
 
 def _betrayed(entry: Entry, path: str) -> Betrayed:
@@ -180,7 +180,9 @@ def _betrayed(entry: Entry, path: str) -> Betrayed:
 
 
 def _only_param_has_dots(entry: Entry, path: str, full_path: str) -> bool:
-    """Tell whether a path is free of dot segments but for what the route's own `path` parameter takes."""
+    """Tell whether a path has dot segments, and only in what the route's own `path` parameter takes."""
+    if not has_dot_segments(full_path):
+        return False
     found = entry.route.path_regex.match(path)
     if found is None or entry.path_param is None:
         return False

@@ -102,18 +102,19 @@ class Rules:
 
     def policy(self, endpoint: Endpoint, number: int | None, method: str, *, path_named: bool) -> Policy:
         """Return what a request to an endpoint must meet, given the rule that applies."""
-        if endpoint.by_method:
-            method = method.upper()  # a class-based endpoint finds its method without regard to case
-        # A client may invent methods; they all share one entry.
-        known = method if method in KNOWN_METHODS or method in endpoint.by_method else ""
-        key = (number if number is not None or not path_named else -1, known)
         policies = endpoint.policies
         if policies.rules is not self:
             policies = endpoint.policies = Policies(self)
-        found = policies.get(key)
+        found = policies.get((number, path_named, method))
         if found is None:
-            found = self._combined(endpoint.marks_for(known), number, path_named=path_named)
-            policies[key] = found
+            if endpoint.by_method:
+                method = method.upper()  # a class-based endpoint finds its method without regard to case
+            # A client may invent methods; they all share one entry.
+            known = method if method in KNOWN_METHODS or method in endpoint.by_method else ""
+            key = (number, path_named, known)
+            found = policies.get(key)
+            if found is None:
+                found = policies[key] = self._combined(endpoint.marks_for(known), number, path_named=path_named)
         return found
 
     def bare_policy(self, number: int | None) -> Policy:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from authz403.endpoint import Endpoint, Found
+from authz403.endpoint import Endpoint, Found, Place
 from authz403.errors import Mistakes
 from authz403.marks import Mark, guards_of, marks_by_method, marks_of, unwrapped, written
 from authz403.paths import PathPattern
@@ -75,19 +75,22 @@ class AppRoutes:
         self._doors = doors
         self.walk = Walk(app, doors)
 
-    def find(self, native: tuple[Scope, Trail]) -> Found:
-        """Return what the app's own router would do with this request, noting the way there."""
-        scope, trail = native
+    def find(self, native: tuple[Scope, Trail, str]) -> Found:
+        """Return what the app's own router would do with a request, noting the way there.
+
+        A request is its scope, an empty trail, and the path that the router sees.
+        """
+        scope, trail, path = native
         walk = self.walk
         if not walk.watch.has_changed and walk.written == written():
             try:
-                return walk.top.find(scope, trail)
+                return walk.top.find(scope, trail, path, path)
             except RouteChanged:
                 trail.clear()
         walk = Walk(self._app, self._doors)
         walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
         self.walk = walk
-        return walk.top.find(scope, trail)
+        return walk.top.find(scope, trail, path, path)
 
 
 class _Place(NamedTuple):
@@ -166,8 +169,7 @@ class Walk:
             by_default=default,
             included=[(one, one.routes) for one in included],
             group=group,
-            mounts=place.mounts,
-            missing_at=id(router) if place.missing_at is None else place.missing_at,
+            place=Place(id(router) if place.missing_at is None else place.missing_at, place.mounts),
         )
 
     def _hold(self, router: Any) -> None:
@@ -248,7 +250,8 @@ class Walk:
             methods = served_methods(function, endpoint.by_method)
         key = place.key if entry.is_plain and not frontends else None
         self._serves(Served(place.pattern(pattern), methods, endpoint, place.params, key))
-        return entry._replace(endpoint=endpoint, handled=handled)
+        is_leaf = kind in {Route, WebSocketRoute} and entry.is_plain and handled is None and entry.path_param is None
+        return entry._replace(endpoint=endpoint, handled=handled, is_leaf=is_leaf)
 
     def _group(self, entry: Entry, place: _Place) -> Entry:
         """Walk a Mount or Host."""
