@@ -162,7 +162,7 @@ class AuthzMiddleware:
         who = ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
         scope["user"] = who
         scope["auth"] = who.credentials
-        ticket = Ticket(met.gate, outermost, outcome, trail, scope, None if met.routes is None else met.routes.walk)
+        ticket = Ticket(met.gate, outermost, outcome, trail, scope, met.routes)
         scope[TICKETS] = (*scope.get(TICKETS, ()), ticket)
 
     async def _run(self, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:

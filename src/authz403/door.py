@@ -20,7 +20,7 @@ from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.request import WEBSOCKET
 from authz403.routing import Trail
-from authz403.walk import Walk
+from authz403.walk import AppRoutes
 
 TICKETS: Final = "authz403"
 """The key of the scope under which the tickets of all gates on the way stand, the outermost first."""
@@ -35,12 +35,12 @@ class Ticket:
     """
 
     __slots__ = (
-        *("before", "conceals", "gate", "host", "is_missing", "method", "missing_at", "outcome", "trail", "type"),
-        "walk",
+        *("before", "conceals", "gate", "host", "is_missing", "method", "missing_at", "outcome", "routes"),
+        *("trail", "type", "walk"),
     )
 
     def __init__(
-        self, gate: Gate, outermost: Outcome, own: Outcome, trail: Trail, scope: Scope, walk: Walk | None
+        self, gate: Gate, outermost: Outcome, own: Outcome, trail: Trail, scope: Scope, routes: AppRoutes | None
     ) -> None:
         self.gate = gate
         self.outcome = outermost
@@ -48,7 +48,8 @@ class Ticket:
         self.type = scope["type"]
         self.method = scope.get("method")
         self.trail = trail
-        self.walk = walk
+        self.routes = routes
+        self.walk = walk = None if routes is None else routes.walk
         self.host = host_of(scope) if walk is not None and walk.has_hosts else None
         self.missing_at = own.missing_at
         self.is_missing = own.concealed_as_missing
@@ -122,6 +123,8 @@ class Door:
         for ticket in _binding(tickets) if len(tickets) > 1 else tickets:
             if _let_pass(ticket):
                 return True
+            if ticket.walk is not None and ticket.walk.watch.has_changed:
+                return False  # a route that came in between has no latch
             if (
                 ticket.method != scope.get("method")
                 or ticket.type != scope["type"]
@@ -135,7 +138,12 @@ class Door:
         return expected
 
     async def _mismatch(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> None:
-        told = "was reached without a gate" if not tickets else "sees another request than was decided on"
+        if not tickets:
+            told = "was reached without a gate"
+        elif any(ticket.walk is not None and ticket.walk.watch.has_changed for ticket in tickets):
+            told = "has other routes than when the request was decided"
+        else:
+            told = "sees another request than was decided on"
         hint = f"{type(self._router).__name__} {told}: {_named(scope)}"
         if tickets:
             await _refuse(tickets, hint, self.app, scope, receive, send)
@@ -166,8 +174,8 @@ class Latch:
         if (len(tickets) == 1 and self._step in tickets[0].trail) or self._is_expected(tickets):
             return self.beneath(scope, receive, send)
         for ticket in tickets:
-            if ticket.walk is not None:
-                ticket.walk.watch.has_changed = True
+            if ticket.routes is not None:
+                ticket.routes.doubt()
         hint = f"the router chose another route than was decided on: {_named(scope)}"
         return _refuse(tickets, hint, self.beneath, scope, receive, send)
 

@@ -225,12 +225,12 @@ def segments_of(path: str, convertors: Mapping[str, object]) -> tuple[tuple[str 
 
 def handled_methods(endpoint: object) -> frozenset[str] | None:
     """Return the methods that a class-based endpoint answers with anything but its own 405."""
-    for layer in unwrapped(endpoint):
-        if isinstance(layer, type) and issubclass(layer, HTTPEndpoint):
-            # Any attribute may be called by a request that names it as its method; only what is missing is a 405.
-            names = {name.upper() for name in dir(layer)}
-            return frozenset(names | {"HEAD"} if "GET" in names else names)
-    return None
+    kind = _endpoint_class(endpoint)
+    if kind is None:
+        return None
+    # Any attribute may be called by a request that names it as its method; only what is certainly missing is a 405.
+    names = {name.upper() for name in dir(kind)}
+    return frozenset(names | {"HEAD"} if "GET" in names else names)
 
 
 def served_methods(endpoint: object, marked: Iterable[str]) -> frozenset[str] | None:
@@ -238,13 +238,22 @@ def served_methods(endpoint: object, marked: Iterable[str]) -> frozenset[str] | 
 
     A method of its own that is no known one counts, too: a request that invents the name calls it.
     """
+    kind = _endpoint_class(endpoint)
+    if kind is None:
+        is_socket = any(
+            isinstance(layer, type) and issubclass(layer, WebSocketEndpoint) for layer in unwrapped(endpoint)
+        )
+        return frozenset({WEBSOCKET}) if is_socket else None
+    own = {name for name in dir(kind) if not name.startswith("_") and not hasattr(HTTPEndpoint, name)}
+    named = {name.upper() for name in own if callable(getattr(kind, name))} | set(marked)
+    return frozenset(named | {"HEAD"} if "GET" in named else named)
+
+
+def _endpoint_class(endpoint: object) -> type[HTTPEndpoint] | None:
+    """Return the class of a class-based endpoint that finds its methods as Starlette's do."""
     for layer in unwrapped(endpoint):
         if isinstance(layer, type) and issubclass(layer, HTTPEndpoint):
-            own = {name for name in dir(layer) if not name.startswith("_") and not hasattr(HTTPEndpoint, name)}
-            named = {name.upper() for name in own if callable(getattr(layer, name))} | set(marked)
-            return frozenset(named | {"HEAD"} if "GET" in named else named)
-        if isinstance(layer, type) and issubclass(layer, WebSocketEndpoint):
-            return frozenset({WEBSOCKET})
+            return layer if _is_frameworks_own(layer, "dispatch") else None
     return None
 
 

@@ -5,6 +5,7 @@ Whatever the app's routers may run has a latch before it, so that nothing runs t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -41,6 +42,8 @@ from authz403.route_objects import (
 from authz403.routing import Entry, RouteChanged, Table, Trail
 from authz403.watched import Watch, watched
 
+_PATIENCE: Final = 1.0  # seconds between two walks that nothing but doubt calls for
+
 
 class Doors(Protocol):
     """Puts what holds requests to their decisions before the routers and routes of an app."""
@@ -73,7 +76,16 @@ class AppRoutes:
     def __init__(self, app: ASGIApp, doors: Doors | None) -> None:
         self._app = app
         self._doors = doors
+        self._doubted = -_PATIENCE
+        self._is_doubted = False
         self.walk = Walk(app, doors)
+
+    def doubt(self) -> None:
+        """Take the table for out of date, as a router chose otherwise; not over and over, as walking takes its time."""
+        now = time.monotonic()
+        if now - self._doubted >= _PATIENCE:
+            self._doubted = now
+            self._is_doubted = True
 
     def find(self, native: tuple[Scope, Trail, str]) -> Found:
         """Return what the app's own router would do with a request, noting the way there.
@@ -82,11 +94,12 @@ class AppRoutes:
         """
         scope, trail, path = native
         walk = self.walk
-        if not walk.watch.has_changed and walk.written == written():
+        if not (walk.watch.has_changed or self._is_doubted) and walk.written == written():
             try:
                 return walk.top.find(scope, trail, path, path)
             except RouteChanged:
                 trail.clear()
+        self._is_doubted = False
         walk = Walk(self._app, self._doors)
         walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
         self.walk = walk
