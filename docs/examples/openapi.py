@@ -15,7 +15,7 @@ gate = Gate(
 
 app = FastAPI()
 app.add_middleware(AuthzMiddleware, gate=gate)
-describe_policies(app, gate=gate)
+describe_policies(app, gate=gate, codes=["order_locked"])
 
 
 @app.post("/orders")

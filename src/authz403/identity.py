@@ -44,6 +44,9 @@ class IdentitySource(Protocol):
     for a credential that is bad, or `None` where the request has no credential of this kind. `now` is in seconds. It
     may be async; a plain one must not block. Where an async one raises or takes longer than 5 s, the answer is 503
     `policy_unavailable`; where a plain one raises, 500 `policy_error`.
+
+    Two attributes may be there besides, for an OpenAPI document. `reasons`: what its `Rejected` say; without it,
+    `invalid_token`. `openapi_scheme`: its security scheme object; without it, an `apiKey` in the header that it reads.
     """
 
     @property
@@ -71,6 +74,7 @@ class Identifier:
         self.bearers = tuple(source for source in sources if isinstance(source, BearerTokens))
         others = [source for source in sources if not isinstance(source, BearerTokens)]
         self._ask_others = tuple(_asking(source) for source in others)
+        self._others_say = frozenset(reason for source in others for reason in _reasons_of(source))
         self._may_be_unreachable = any(is_async(source.identify) for source in others)
         # Which sources a token in which header may be of: in the order in which the headers are looked at.
         self._by_field = {
@@ -87,10 +91,10 @@ class Identifier:
 
     def reasons(self) -> frozenset[Reason]:
         """Return all that may be wrong with credentials here."""
-        found = {Reason.MISSING_TOKEN, Reason.INVALID_TOKEN}
+        found = {Reason.MISSING_TOKEN, *self._others_say}
         if self.bearers:
-            found |= {Reason.TOKEN_EXPIRED, Reason.TOKEN_NOT_YET_VALID, Reason.WRONG_ISSUER}
-            found |= {Reason.WRONG_AUDIENCE, Reason.WRONG_TOKEN_TYPE}
+            found |= {Reason.INVALID_TOKEN, Reason.TOKEN_EXPIRED, Reason.TOKEN_NOT_YET_VALID, Reason.WRONG_ISSUER}
+            found |= {Reason.WRONG_AUDIENCE, Reason.WRONG_TOKEN_TYPE, Reason.INVALID_REQUEST}
         if any(source.is_revoked is not None for source in self.bearers):
             found.add(Reason.TOKEN_REVOKED)
         if any(source.fetches_keys for source in self.bearers):
@@ -208,6 +212,11 @@ class Identifier:
         return self._admitted(found, now)
 
 
+def _reasons_of(source: IdentitySource) -> Collection[Reason]:
+    found: Collection[Reason] = getattr(source, "reasons", (Reason.INVALID_TOKEN,))
+    return found
+
+
 Ask = Callable[[AccessRequest, float], Identity | Need[Identity | None] | None]
 
 
@@ -272,10 +281,21 @@ def as_sources(mistakes: Mistakes, tokens: object) -> tuple[BearerTokens | Ident
             mistakes.add(
                 f"tokens[{index}]", source, "BearerTokens(...) or an object with fields and identify is needed"
             )
-        elif (
-            isinstance(source.fields, str)
-            or not isinstance(source.fields, Collection)
-            or not all(isinstance(name, str) and FIELD_NAME.fullmatch(name) is not None for name in source.fields)
-        ):
-            mistakes.add(f"tokens[{index}].fields", source.fields, "a set of lower-case header names is needed")
+        else:
+            _check_told(mistakes, f"tokens[{index}]", source)
     return listed
+
+
+def _check_told(mistakes: Mistakes, field: str, source: IdentitySource) -> None:
+    """Note what is wrong with that which a source of the app's own says of itself."""
+    fields, reasons, scheme = source.fields, _reasons_of(source), getattr(source, "openapi_scheme", None)
+    if (
+        isinstance(fields, str)
+        or not isinstance(fields, Collection)
+        or not all(isinstance(name, str) and FIELD_NAME.fullmatch(name) is not None for name in fields)
+    ):
+        mistakes.add(f"{field}.fields", fields, "a set of lower-case header names is needed")
+    if not isinstance(reasons, Collection) or not all(isinstance(reason, Reason) for reason in reasons):
+        mistakes.add(f"{field}.reasons", reasons, "a set of Reason is needed")
+    if scheme is not None and not (isinstance(scheme, Mapping) and isinstance(scheme.get("type"), str)):
+        mistakes.add(f"{field}.openapi_scheme", scheme, "a security scheme object of OpenAPI, with a type, is needed")

@@ -108,6 +108,10 @@ class Optional(NeedsIdentity):
             return None
         return self._nobody(identity)
 
+    def bad_credentials(self, credentials: frozenset[Reason]) -> frozenset[Reason]:
+        """See `Requirement`."""
+        return credentials - {Reason.MISSING_TOKEN}
+
     def ensures_identity(self, *, met: bool = True) -> bool:
         """See `Requirement`."""
         del met
@@ -200,7 +204,7 @@ class Networks(Requirement):
     """`networks(...)`: a client address inside one of them."""
 
     kind = Kind.NETWORK
-    refusals = (Reason.IP_NOT_ALLOWED,)
+    refusals = unknowns = (Reason.IP_NOT_ALLOWED,)
 
     def __init__(self, networks: AddressSet) -> None:
         self._networks = networks
@@ -278,7 +282,7 @@ class Param(NeedsIdentity):
     """`param(name, claim=...)`: the path parameter of the route equals the caller's claim."""
 
     kind = Kind.OWNERSHIP
-    refusals = (Reason.NOT_OWNER,)
+    refusals = unknowns = (Reason.NOT_OWNER,)
 
     def __init__(self, name: str, claim: str) -> None:
         self.name = name

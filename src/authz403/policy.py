@@ -83,6 +83,8 @@ class Requirement:
     """Whether it runs code of the user's own, which is asked last."""
     refusals: tuple[Reason | str, ...] = ()
     """What this one requirement refuses with, apart from bad or missing credentials."""
+    unknowns: tuple[Reason | str, ...] = ()
+    """Those of the refusals that say that it cannot be told; `~` leaves them as they are."""
 
     def check(self, facts: Facts) -> Unmet | None:
         """Return `None` where the requirement is met, else why it is not."""
@@ -93,20 +95,21 @@ class Requirement:
         del met
         return self.needs_identity
 
-    def lets_nobody_in(self) -> bool:
-        """Tell whether this is met by nobody, whoever they are."""
-        return False
-
     def leaves(self) -> Iterable[Requirement]:
         """Return the requirements that this one is made of."""
         return (self,)
 
-    def reasons(self) -> frozenset[Reason | str]:
-        """Return all that a refusal may say, apart from bad or missing credentials."""
-        return frozenset(self.refusals)
+    def bad_credentials(self, credentials: frozenset[Reason]) -> frozenset[Reason]:
+        """Return those of the reasons why a caller is not known that this one requirement refuses with."""
+        return credentials if self.needs_identity else frozenset()
 
-    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
-        """Return the ways to meet this one, each with all that it needs."""
+    def reasons(self, credentials: frozenset[Reason]) -> frozenset[Reason | str]:
+        """Return all that a refusal may say; `credentials` are the reasons why a caller is not known."""
+        return frozenset(self.refusals) | self.bad_credentials(credentials)
+
+    def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
+        """Return the ways to meet this one, each with all that it needs; no more of them than `most`."""
+        del most
         return ((self,),)
 
     def opposite(self) -> Requirement:
@@ -143,8 +146,9 @@ class _Verdict(Requirement):
         del facts
         return self._unmet
 
-    def lets_nobody_in(self) -> bool:
-        return self._unmet is not None
+    def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
+        del most
+        return ((self,),) if self._unmet is None else ()
 
     def __repr__(self) -> str:
         return self._words
@@ -178,18 +182,18 @@ class _All(Requirement):
         known = (part.ensures_identity(met=met) for part in self.parts)
         return any(known) if met else all(known)
 
-    def lets_nobody_in(self) -> bool:
-        return any(part.lets_nobody_in() for part in self.parts)
-
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.written for leaf in part.leaves())
 
-    def reasons(self) -> frozenset[Reason | str]:
-        return frozenset().union(*(part.reasons() for part in self.parts))
+    def reasons(self, credentials: frozenset[Reason]) -> frozenset[Reason | str]:
+        for part in self.parts:
+            if isinstance(part, _Verdict):
+                return part.reasons(credentials)  # it refuses everybody, and is told before all others
+        return frozenset().union(*(part.reasons(credentials) for part in self.parts))
 
-    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
-        ways = itertools.product(*(part.alternatives() for part in self.written))
-        return tuple(tuple(leaf for part in way for leaf in part) for way in ways)
+    def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
+        ways = itertools.product(*(part.alternatives(most) for part in self.written))
+        return tuple(tuple(leaf for part in way for leaf in part) for way in itertools.islice(ways, most))
 
     def opposite(self) -> Requirement:
         return _Or(part.opposite() for part in self.parts)
@@ -230,17 +234,16 @@ class _Or(Requirement):
         known = (part.ensures_identity(met=met) for part in self.parts)
         return all(known) if met else any(known)
 
-    def lets_nobody_in(self) -> bool:
-        return all(part.lets_nobody_in() for part in self.parts)
-
     def leaves(self) -> Iterable[Requirement]:
         return (leaf for part in self.parts for leaf in part.leaves())
 
-    def reasons(self) -> frozenset[Reason | str]:
-        return frozenset().union(*(part.reasons() for part in self.parts))
+    def reasons(self, credentials: frozenset[Reason]) -> frozenset[Reason | str]:
+        found = [part.reasons(credentials) for part in self.parts]
+        # What never refuses, such as anyone, lets all the others refuse nobody.
+        return frozenset().union(*found) if all(found) else frozenset()
 
-    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
-        return tuple(way for part in self.parts for way in part.alternatives())
+    def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
+        return tuple(itertools.islice((way for part in self.parts for way in part.alternatives(most)), most))
 
     def opposite(self) -> Requirement:
         return all_of(part.opposite() for part in self.parts)
@@ -262,11 +265,11 @@ class _Not(Requirement):
     def check(self, facts: Facts) -> Unmet | None:
         return self._judged.check(facts)
 
-    def reasons(self) -> frozenset[Reason | str]:
-        return self._judged.reasons()
+    def reasons(self, credentials: frozenset[Reason]) -> frozenset[Reason | str]:
+        return self._judged.reasons(credentials)
 
-    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
-        return self._judged.alternatives()
+    def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
+        return self._judged.alternatives(most)
 
     def opposite(self) -> Requirement:
         return self._inner
@@ -284,10 +287,9 @@ class _Not(Requirement):
 class _Opposite(Requirement):
     """`~a` of a single requirement."""
 
-    refusals = (Reason.ACCESS_DENIED,)
-
     def __init__(self, inner: Requirement) -> None:
         self._inner = inner
+        self.refusals = (Reason.ACCESS_DENIED, *inner.unknowns)
         self.kind = inner.kind
         self.needs_identity = inner.needs_identity
         self.tokenless = inner.tokenless
@@ -298,6 +300,9 @@ class _Opposite(Requirement):
             return Unmet(self.kind, Reason.ACCESS_DENIED, missing=_INCURABLE)
         # A scope that the caller must not have is none to ask for.
         return unmet._replace(required_scopes=(), missing_scopes=()) if unmet.unknown else None
+
+    def bad_credentials(self, credentials: frozenset[Reason]) -> frozenset[Reason]:
+        return self._inner.bad_credentials(credentials)
 
 
 class _Concealed(Requirement):
@@ -315,17 +320,14 @@ class _Concealed(Requirement):
     def ensures_identity(self, *, met: bool = True) -> bool:
         return self.inner.ensures_identity(met=met)
 
-    def lets_nobody_in(self) -> bool:
-        return self.inner.lets_nobody_in()
-
     def leaves(self) -> Iterable[Requirement]:
         return self.inner.leaves()
 
-    def reasons(self) -> frozenset[Reason | str]:
-        return self.inner.reasons()
+    def reasons(self, credentials: frozenset[Reason]) -> frozenset[Reason | str]:
+        return self.inner.reasons(credentials)
 
-    def alternatives(self) -> tuple[tuple[Requirement, ...], ...]:
-        return self.inner.alternatives()
+    def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
+        return self.inner.alternatives(most)
 
     def opposite(self) -> Requirement:
         return self.inner.opposite().concealed()

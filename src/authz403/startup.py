@@ -135,7 +135,7 @@ def _check_identities(mistakes: Mistakes, gate: Gate, rows: Iterable[tuple[Serve
 
 
 def _lets_strangers_in(requirement: Requirement) -> bool:
-    return not requirement.ensures_identity() and not requirement.lets_nobody_in()
+    return not requirement.ensures_identity() and bool(requirement.alternatives(1))
 
 
 def _tell_of_default(gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None:
@@ -143,7 +143,7 @@ def _tell_of_default(gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None
     unwritten: dict[str, list[str]] = defaultdict(list)
     for _, row in rows:
         if row.is_default:
-            by_default = gate.default is deny or not row.requirement.lets_nobody_in()
+            by_default = gate.default is deny or row.requirement.alternatives(1)
             holds = f"the default applies, {gate.default!r}" if by_default else "rules name other methods there: closed"
             unwritten[holds].append(f"{row.method} {row.part or row.path}")
     for holds, names in unwritten.items():
