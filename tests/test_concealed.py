@@ -8,8 +8,8 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import BaseRoute, Host, Mount, Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from authz403 import (
@@ -460,3 +460,93 @@ def test_a_check_on_a_route_that_only_the_inner_gate_conceals_is_a_404(framework
         answer = drive(outer, scope_of("/sub/secret", headers=bearer()), BODYLESS)
     assert_missing(answer, missing)
     assert [event["reason"] for event in events] == ["not_owner"]
+
+
+# ---- groups, and what shows between the lines
+
+
+@pytest.mark.parametrize("how", ["guarded Mount", "guarded app", "rule", "guarded Host"])
+@pytest.mark.parametrize("path", ["/sub", "/sub/", "/sub/x", "/sub/none", "/sub/x/"])
+def test_a_concealed_group_is_missing_as_a_whole(how: str, path: str) -> None:
+    """The router that the group stands in answers, so that nothing shows that there is another app below."""
+    ran: list[str] = []
+    sub = FastAPI()
+    sub.add_middleware(Stamps)
+    sub.add_api_route("/x", ran_by("x", ran))
+    group: BaseRoute = Host("testserver", sub) if how == "guarded Host" else Mount("/sub", sub)
+    if how == "guarded app":
+        guard(sub, SECRET_SCOPE)
+    elif how != "rule":
+        guard(group, SECRET_SCOPE)
+    rules = (Rule("*", "/sub/**", SECRET_SCOPE),) if how == "rule" else ()
+    app = behind(Starlette(routes=[group]), rules=rules)
+    headers = {"Host": "testserver"}
+    missing = drive(app, scope_of("/missing", headers={"Host": "else.example"}))
+    assert_missing(drive(app, scope_of(path, headers=headers)), missing)
+    assert ran == []
+
+
+class Stamps:
+    """Middleware that leaves its name in every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-sub", b"yes")]}
+            await send(message)
+
+        await self.app(scope, receive, stamped)
+
+
+def test_a_concealed_group_serves_who_may_know_of_it() -> None:
+    """With the scope, everything below is as on the bare app."""
+    ran: list[str] = []
+    sub = FastAPI()
+    sub.add_api_route("/x", ran_by("x", ran))
+    app = behind(Starlette(routes=[guard(Mount("/sub", sub), SECRET_SCOPE)]))
+    assert drive(app, scope_of("/sub/x", headers=bearer(scope="s")), BODYLESS).body == b"x"
+    assert drive(app, scope_of("/sub/none", headers=bearer(scope="s")), BODYLESS).body == b'{"detail":"Not Found"}'
+
+
+def test_a_check_below_a_concealed_group_is_answered_outside_of_it() -> None:
+    """What a handler finds out late looks as if the group were missing, too."""
+
+    async def own(request: Request) -> Response:
+        check(DENIED, Reason.NOT_OWNER)
+        return PlainTextResponse("own")
+
+    sub = FastAPI()
+    sub.add_api_route("/own", own)
+    app = behind(Starlette(routes=[guard(Mount("/sub", sub), SECRET_SCOPE)]))
+    missing = drive(app, scope_of("/missing"))
+    assert_missing(drive(app, scope_of("/sub/own", headers=bearer(scope="s"))), missing)
+
+
+@both
+def test_a_404_page_does_not_know_who_asks_for_what_is_concealed(framework: type[Starlette]) -> None:
+    """For a path that is missing nobody looks at a token, so that a page with a greeting shows no one either way."""
+
+    async def page(request: Request, error: Exception) -> Response:
+        router = type(request.scope["router"]).__name__
+        return PlainTextResponse(f"{request.user.is_authenticated} {request.auth.scopes} {router}", status_code=404)
+
+    app = framework(exception_handlers={404: page})
+    add_route(app, "/secret", requires(SECRET_SCOPE)(ran_by("secret", [])))
+    guarded(app, gate_with())
+    missing = drive(app, scope_of("/missing", headers=bearer()))
+    assert missing.body.startswith(b"False ()")
+    assert_missing(drive(app, scope_of("/secret", headers=bearer())), missing)
+
+
+@pytest.mark.parametrize("path", ["/files/a//b", "/files/a/../b", "/files/./b"])
+def test_dot_segments_do_not_tell_a_concealed_path_parameter(path: str) -> None:
+    """Where nothing is, such a path is a 400, and so it is here."""
+    ran: list[str] = []
+    app = behind(Starlette(routes=[Route("/files/{p:path}", requires(SECRET_SCOPE)(ran_by("file", ran)))]))
+    refused, missing = drive(app, scope_of(path)), drive(app, scope_of(path.replace("files", "none")))
+    assert (refused.status, refused.reason) == (missing.status, missing.reason) == (400, "invalid_path")
+    assert drive(app, scope_of(path, headers=bearer(scope="s")), BODYLESS).status == 200
+    assert ran == ["file"]

@@ -1,16 +1,21 @@
 """Which policy each endpoint of an app stands under, as people and CI read it."""
 
+import functools
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from authz403 import (
@@ -31,7 +36,7 @@ from authz403 import (
 from authz403.asgi import AuthzMiddleware
 from authz403.endpoint import Covered
 from authz403.fastapi import needs
-from tests.apps_made import gate_with
+from tests.apps_made import BODYLESS, answering, drive, gate_with, guarded, scope_of
 
 HERE = Path(__file__).name
 
@@ -200,3 +205,120 @@ def test_the_default_is_told_as_it_is(default: Requirement) -> None:
     (row,) = Gate(default=default).coverage(Starlette(routes=[Route("/new", plain)]))
     assert row.policy == ("default: no policy" if default is deny else f"default: {default!r}")
     assert row.is_default
+
+
+# ---- what is really enforced
+
+
+def endpoint() -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that nothing else has marked."""
+
+    async def plain(request: Request) -> Response:
+        return PlainTextResponse("plain")
+
+    return plain
+
+
+@pytest.mark.parametrize("outside", [True, False], ids=["outside", "inside"])
+def test_a_cors_middleware_is_no_matter_of_the_table(outside: bool) -> None:  # noqa: FBT001 - a row
+    """Where it stands wrong, the start says so; the table tells policies."""
+    gate = gate_with()
+    app = FastAPI(openapi_url=None)
+    app.get("/x")(requires(authenticated)(endpoint()))
+    order: list[Any] = [(AuthzMiddleware, {"gate": gate}), (CORSMiddleware, {})]
+    for kind, options in order if outside else order[::-1]:
+        app.add_middleware(kind, **options)
+    assert told(gate.coverage(app)) == [("GET", "/x", None, "marks: authenticated")]
+
+
+def test_a_part_whose_rules_name_other_methods_has_a_row() -> None:
+    """On that part the endpoint is closed, whatever the default."""
+    gate = Gate(rules=[Rule("POST", "/orders/8", anyone)], default=anyone)
+    rows = gate.coverage(Starlette(routes=[Route("/orders/{id}", endpoint(), methods=["GET", "POST"])]))
+    assert told(rows) == [
+        ("GET", "/orders/{id}", "/orders/8", "default: no policy"),
+        ("GET", "/orders/{id}", None, "default: anyone"),
+        ("POST", "/orders/{id}", "/orders/8", "Rule(POST /orders/8): anyone"),
+        ("POST", "/orders/{id}", None, "default: anyone"),
+    ]
+
+
+def test_a_rule_that_leaves_another_nothing_of_a_part_leaves_it_no_row() -> None:
+    """First the rule for GET, then the one for all: for GET, the second never applies."""
+    gate = Gate(rules=[Rule("GET", "/o/7", scopes("a")), Rule("*", "/o/7", anyone)], default=authenticated)
+    rows = gate.coverage(Starlette(routes=[Route("/o/{id}", endpoint())]))
+    assert told(rows) == [
+        ("GET", "/o/{id}", "/o/7", "Rule(GET /o/7): scopes('a')"),
+        ("GET", "/o/{id}", None, "default: authenticated"),
+    ]
+
+
+def test_a_route_that_never_gets_a_request_has_no_row() -> None:
+    """The first of two equal routes takes all; what only looks alike is told."""
+    app = Starlette(
+        routes=[
+            Route("/x", requires(authenticated)(endpoint())),
+            Route("/x", public(endpoint())),
+            Route("/y/{id:int}", requires(authenticated)(endpoint())),
+            Route("/y/{id}", requires(scopes("y"))(endpoint())),
+        ]
+    )
+    assert [(row.path, row.policy) for row in Gate().coverage(app)] == [
+        ("/x", "marks: authenticated"),
+        ("/y/{id}", "marks: authenticated"),
+        ("/y/{id}", "marks: scopes('y')"),
+    ]
+
+
+def test_a_part_that_an_earlier_route_takes_is_no_part() -> None:
+    """A rule for /health is a matter of that route, and not of the one for any name."""
+    app = Starlette(routes=[Route("/health", endpoint()), Route("/{name}", endpoint(), methods=["GET", "POST"])])
+    rules = [Rule("*", "/health", anyone)]
+    assert told(Gate(rules=rules).coverage(app)) == [
+        ("GET", "/health", None, "Rule(* /health): anyone"),
+        ("GET", "/{name}", None, "default: no policy"),
+        ("POST", "/{name}", "/health", "Rule(* /health): anyone"),
+        ("POST", "/{name}", None, "default: no policy"),
+    ]
+
+
+def test_endpoints_of_any_shape_are_told_by_name() -> None:
+    """Partials, instances and frontends have names, too."""
+
+    class Called:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse("x")(scope, receive, send)
+
+    app = Starlette(routes=[Route("/p", functools.partial(endpoint())), Route("/c", Called())])
+    assert [row.endpoint for row in Gate().coverage(app)] == ["plain", "Called"]
+
+
+def test_frontends_are_told_by_their_path(tmp_path: Path) -> None:
+    """The files of an app and of an included router stand under their own dependencies, and under no other's."""
+    (tmp_path / "index.html").write_text("hello")
+    app = FastAPI(openapi_url=None)
+    app.frontend("/", directory=tmp_path)
+    closed = APIRouter(prefix="/back", dependencies=[needs(scopes("back"))])
+    closed.frontend("/office", directory=tmp_path)
+    app.include_router(closed)
+    rows = Gate(default=anyone).coverage(app)
+    assert told(rows) == [
+        ("*", "/**", None, "default: anyone"),
+        ("*", "/back/office/**", None, "marks: scopes('back')"),
+    ]
+    guarded(app, gate_with(default=anyone))
+    assert drive(app, scope_of("/index.html"), BODYLESS).body == b"hello"
+    assert drive(app, scope_of("/back/office/index.html")).status == 401
+
+
+def test_paths_are_written_alike_everywhere() -> None:
+    """A Mount's parameters as a route's: by their names."""
+    app = Starlette(routes=[Mount("/t/{tenant:int}", routes=[Route("/o/{order:int}", endpoint())])])
+    assert [row.path for row in Gate().coverage(app)] == ["/t/{tenant}/o/{order}"]
+
+
+def test_methods_that_nobody_knows_have_rows_where_policies_name_them() -> None:
+    """A rule or a class may serve methods of its own."""
+    app = Starlette(routes=[Mount("/dav", app=answering("dav", []))])
+    gate = Gate(rules=[Rule("MKCOL", "/dav/**", authenticated)])
+    assert [(row.method, row.is_default) for row in gate.coverage(app)] == [("MKCOL", False), ("*", True)]

@@ -647,6 +647,27 @@ def test_static_files_are_one_endpoint(tmp_path: Path) -> None:
     assert drive(opened, scope_of("/static/../a.txt"), BODYLESS).reason == "invalid_path"
 
 
+@pytest.mark.parametrize("kind", ["mount", "frontend", "rules alone"])
+def test_a_slash_behind_a_file_is_no_way_around_its_rule(kind: str, tmp_path: Path) -> None:
+    """File servers find the same file for `/secret.txt/`, so that the rule for its name holds there, too."""
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "open.txt").write_text("open")
+    prefix = "" if kind == "frontend" else "/static"
+    app: ASGIApp
+    if kind == "frontend":
+        app = FastAPI(openapi_url=None)
+        app.frontend("/", directory=tmp_path)
+    else:
+        app = Starlette(routes=[Mount("/static", StaticFiles(directory=tmp_path))])
+    rules = [Rule("*", f"{prefix}/secret.txt", any_role("admin")), Rule("*", f"{prefix}/**", anyone)]
+    gate = gate_with(rules=rules)
+    guarded_app = AuthzMiddleware(app, gate=gate, **({"routes_of": None} if kind == "rules alone" else {}))
+    for path in (f"{prefix}/secret.txt", f"{prefix}/secret.txt/"):
+        assert drive(guarded_app, scope_of(path)).status == 401
+        assert drive(guarded_app, scope_of(path, headers=bearer(roles=["admin"])), BODYLESS).status == 200
+    assert drive(guarded_app, scope_of(f"{prefix}/open.txt/"), BODYLESS).body == b"open"
+
+
 def test_a_mount_whose_app_is_hidden_is_one_endpoint() -> None:
     """What cannot be walked is closed by default, and its marks are not guessed at."""
     ran: list[str] = []

@@ -109,7 +109,6 @@ def test_a_pattern_matches_the_whole_path(pattern: str, path: str, fits: bool) -
     ("methods", "named"),
     [
         ("GET", {"GET", "HEAD"}),
-        ("HEAD", {"HEAD"}),
         (["POST", "PUT"], {"POST", "PUT"}),
         ("WEBSOCKET", {"WEBSOCKET"}),
         ("*", set(METHODS)),
@@ -324,7 +323,7 @@ ONE: Final = scopes("a")
     [
         (Rule("*", "/**", ONE), Rule("GET", "/a", ONE)),
         (Rule("GET", "/a", ONE), Rule("GET", "/a", deny)),
-        (Rule("GET", "/a", ONE), Rule("HEAD", "/a", ONE)),
+        (Rule("*", "/a", ONE), Rule(["HEAD", "GET"], "/a", ONE)),
         (Rule("GET", "/a", ONE), Rule(["HEAD", "GET"], "/a", ONE)),
         (Rule("*", "/a/*", ONE), Rule("WEBSOCKET", "/a/b", ONE)),
         (Rule("*", "/a/**", ONE), Rule("*", "/a", ONE)),
@@ -343,7 +342,7 @@ def test_a_rule_that_an_earlier_one_shadows_is_refused(earlier: Rule, later: Rul
     ("earlier", "later"),
     [
         (Rule("GET", "/a", ONE), Rule("*", "/a", ONE)),
-        (Rule("HEAD", "/a", ONE), Rule("GET", "/a", ONE)),
+        (Rule("POST", "/a", ONE), Rule("GET", "/a", ONE)),
         (Rule("GET", "/a", ONE), Rule(["GET", "POST"], "/a", ONE)),
         (Rule("*", "/a", ONE), Rule("*", "/*", ONE)),
         (Rule("*", "/a", ONE), Rule("*", "/a/**", ONE)),
@@ -393,3 +392,11 @@ def test_a_policy_that_crashes_denies_and_another_path_is_untouched() -> None:
     assert (decision.reason, decision.status) == ("policy_error", 500)
     assert isinstance(decision.error, ZeroDivisionError)
     assert decided(gate, "GET", "/fine").allowed
+
+
+@pytest.mark.parametrize("methods", ["HEAD", ["HEAD", "POST"]], ids=str)
+def test_a_rule_does_not_tell_head_from_get(methods: str | list[str]) -> None:
+    """RFC 9110 section 9.3.2: HEAD is GET without the content, so that opening it alone would open GET's handler."""
+    with pytest.raises(ConfigurationError, match="HEAD is judged as GET"):
+        Rule(methods, "/x", anyone)
+    assert Rule(["HEAD", "GET"], "/x", anyone).named == Rule("GET", "/x", anyone).named

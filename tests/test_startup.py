@@ -1,16 +1,18 @@
 """What shows only when a gate meets an app: every mistake at once, before anything is served."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Host, Match, Mount, Route, Router
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -18,6 +20,7 @@ from authz403 import (
     ConfigurationError,
     Cors,
     Gate,
+    Principal,
     Requirement,
     Rule,
     anyone,
@@ -34,10 +37,13 @@ from authz403 import (
 )
 from authz403.asgi import AuthzMiddleware
 from authz403.fastapi import CurrentPrincipal, MaybePrincipal, needs
+from authz403.identity import IdentitySource
+from authz403.request import AccessRequest
 from tests.apps_made import (
     BODYLESS,
     FRAMEWORKS,
     ORIGIN,
+    TOKENS,
     answering,
     bearer,
     client_of,
@@ -223,7 +229,7 @@ def test_the_mistakes_of_a_gate_made_by_a_factory_are_told() -> None:
     ("rule", "applies"),
     [
         (Rule("GET", "/x", anyone), True),
-        (Rule("HEAD", "/x", anyone), True),
+        (Rule(["HEAD", "GET"], "/x", anyone), True),
         (Rule("*", "/**", anyone), True),
         (Rule("*", "/*", anyone), True),
         (Rule("GET", "/things/*/edit", anyone), True),
@@ -487,6 +493,74 @@ def test_an_endpoint_that_takes_the_caller_and_has_no_policy_is_closed_and_no_mi
     assert drive(app, scope_of("/x", headers=bearer())).reason == "no_policy"
 
 
+@pytest.mark.parametrize(
+    ("rules", "default", "starts"),
+    [
+        ([Rule("GET", "/health", anyone)], authenticated, True),
+        ([Rule("*", "/secret", deny)], authenticated, True),
+        ([Rule("POST", "/*", authenticated), Rule("GET", "/*", anyone)], deny, False),
+        ([Rule("GET", "/special", authenticated)], anyone, False),
+    ],
+    ids=["another route is open", "a part is closed", "one method is open", "a part is guarded"],
+)
+def test_every_policy_of_an_endpoint_that_takes_the_caller_is_looked_at(
+    rules: list[Rule],
+    default: Requirement,
+    starts: bool,  # noqa: FBT001 - a row of the table
+) -> None:
+    """Rules tell its paths and methods apart, and each of them must know who calls, or let nobody in."""
+
+    async def current(name: str, user: CurrentPrincipal) -> str:
+        return user.sub
+
+    app = FastAPI(openapi_url=None)
+    app.add_api_route("/health", ran_by("health", []))
+    app.add_api_route("/{name}", current, methods=["GET", "POST"])
+    found = mistakes_of(wrapped(app, gate_with(rules=rules, default=default)))
+    assert (found == []) is starts
+    assert starts or "CurrentPrincipal" in found[0]
+
+
+def test_an_endpoint_that_nobody_may_enter_is_no_mistake() -> None:
+    """Under `deny`, no caller could be missing."""
+    assert mistakes_of(wrapped(fastapi_with_principal(deny), gate_with())) == []
+
+
+# ---- WebSockets and cookies
+
+
+class ByCookie:
+    """Callers by a cookie."""
+
+    fields: frozenset[str] = frozenset({"cookie"})
+
+    def identify(self, request: AccessRequest, now: float) -> Principal | None:
+        return Principal(sub="ada")
+
+
+class ByCookieAndOrigin(ByCookie):
+    """Callers by a cookie, who looks at where the page came from."""
+
+    fields = frozenset({"cookie", "origin"})
+
+
+@pytest.mark.parametrize("source", [ByCookie(), ByCookieAndOrigin(), TOKENS], ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("cors", [None, Cors(origins=["https://app.example"])], ids=["no cors", "cors"])
+def test_a_websocket_by_cookie_needs_to_know_its_origins(source: IdentitySource, cors: Cors | None) -> None:
+    """CWE-1385: a browser lets any page open a WebSocket, and sends the visitor's cookie along."""
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    app = Starlette(routes=[WebSocketRoute("/live", socket)])
+    found = mistakes_of(wrapped(app, Gate(tokens=source, cors=cors, default=authenticated)))
+    if type(source) is ByCookie and cors is None:
+        assert len(found) == 1
+        assert "could open /live with its visitor's cookie" in found[0]
+    else:
+        assert found == []
+
+
 # ---- routes that cannot be known
 
 
@@ -520,6 +594,94 @@ def test_a_parameter_of_a_host_is_a_parameter() -> None:
     assert ran == ["shop"]
 
 
+@pytest.mark.parametrize("place", ["rule", "opaque mount", "default"])
+def test_a_misspelled_parameter_is_found_wherever_it_is_written(place: str) -> None:
+    """A rule, a guard of what cannot be looked into and the default name parameters, too."""
+    wrong = param("tenannt", claim="tenant")
+    mount: BaseRoute = Mount("/t/{tenant}", answering("opaque", []))
+    rules = [Rule("GET", "/t/*/x", wrong)] if place == "rule" else []
+    app = Starlette(routes=[guard(mount, wrong) if place == "opaque mount" else mount])
+    default = wrong if place == "default" else deny
+    [found] = mistakes_of(wrapped(app, gate_with(rules=rules, default=default)))
+    assert "/t/{tenant}/** has no path parameter tenannt" in found
+
+
+def test_a_parameter_that_hides_the_one_a_group_is_guarded_by_is_found() -> None:
+    """The guard would be held against the inner parameter: `/evil/share/acme` for a caller of acme."""
+    share = Route("/share/{tenant}", public(ran_by("share", [])))
+    mount = guard(Mount("/{tenant}", routes=[share]), param("tenant", claim="tenant"))
+    [found] = mistakes_of(wrapped(Starlette(routes=[mount]), gate_with()))
+    assert "/{tenant}/share/{tenant} hides" in found
+
+
+@pytest.mark.parametrize(("group", "where"), [(Mount, "/a"), (Host, "a.example")], ids=["Mount", "Host"])
+def test_a_mount_right_in_a_group_says_how_to_write_it(group: Callable[..., BaseRoute], where: str) -> None:
+    """Nobody could put a door before it."""
+    app = Starlette(routes=[group(where, app=Mount("/b", routes=[Route("/e", public(ran_by("e", [])))]))])
+    [found] = mistakes_of(wrapped(app, gate_with()))
+    assert "Router(routes=[...])" in found
+
+
+@pytest.mark.parametrize("mount", ["converter", "class"])
+def test_a_rule_below_a_mount_that_may_take_any_path_can_apply(mount: str) -> None:
+    """A path converter in front, or a class that matches in its own way: what is below may stand anywhere."""
+
+    class Loud(Mount):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return super().matches(scope)
+
+    ran: list[str] = []
+    routes = [Route("/y", ran_by("y", ran))]
+    made = Mount("/{p:path}/x", routes=routes) if mount == "converter" else Loud("/a/x", routes=routes)
+    app = wrapped(Starlette(routes=[made]), gate_with(rules=[Rule("GET", "/a/x/y", authenticated)]))
+    assert mistakes_of(app) == []
+    assert drive(app, scope_of("/a/x/y")).status == 401
+    assert drive(app, scope_of("/a/x/y", headers=bearer()), BODYLESS).status == 200
+    assert ran == ["y"]
+
+
+def test_a_rule_that_misses_by_a_slash_or_a_method_is_shown_what_there_is() -> None:
+    """The usual mistakes, with the route that was meant."""
+    app = Starlette(routes=[Route("/a", public(ran_by("a", []))), Mount("/m", Router([Route("/", ran_by("m", []))]))])
+    found = mistakes_of(
+        wrapped(
+            app, gate_with(rules=[Rule("GET", "/a/", anyone), Rule("GET", "/m", anyone), Rule("PUT", "/a", anyone)])
+        )
+    )
+    assert [mistake.rpartition("(there is ")[2] for mistake in found] == ["/a)", "/m/)", "/a, for GET, HEAD)"]
+
+
+def test_a_class_of_endpoints_serves_the_methods_that_it_has() -> None:
+    """A rule for another one could never apply; the class's own 405 answers it."""
+
+    class Things(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("got")
+
+        async def purge(self, request: Request) -> Response:
+            return PlainTextResponse("purged")
+
+    app = Starlette(routes=[Route("/g", Things)])
+    rules = [Rule(method, "/g", anyone) for method in ("GET", "PURGE", "DELETE", "WEBSOCKET")]
+    found = mistakes_of(wrapped(app, gate_with(rules=rules)))
+    assert [mistake.split(" = ")[0] for mistake in found] == ["rules[2]", "rules[3]"]
+
+
+def test_a_route_that_fastapi_leaves_out_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """FastAPI does not run a route of an unknown kind in an included router; the others keep their policies."""
+
+    class Odd(BaseRoute):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return Match.NONE, {}
+
+    router = APIRouter()
+    router.routes.append(Odd())
+    router.add_api_route("/x", requires(authenticated)(ran_by("x", [])))
+    app = FastAPI()
+    app.include_router(router)
+    assert drive(wrapped(app, gate_with()), scope_of("/x")).status == 401
+
+
 def test_a_misspelled_parameter_below_a_mount_with_parameters_is_found() -> None:
     """That the mount has some parameter does not excuse any name."""
     inner = Route("/x", requires(param("tenannt", claim="t"))(ran_by("x", [])))
@@ -551,6 +713,26 @@ def test_a_long_list_of_endpoints_is_cut(caplog: pytest.LogCaptureFixture) -> No
     app = Starlette(routes=[Route(f"/r{number}", answering("r", [])) for number in range(100)])
     (line,) = listed(wrapped(app, Gate()), caplog)
     assert "GET /r19 and 80 more" in line
+
+
+def test_the_list_says_what_holds_for_each(caplog: pytest.LogCaptureFixture) -> None:
+    """Where rules name a path and not the method, the default does not apply."""
+    app = Starlette(
+        routes=[Route("/orders", ran_by("orders", []), methods=["GET", "POST"]), Route("/x", ran_by("x", []))]
+    )
+    rules = [Rule("GET", "/orders", anyone)]
+    lines = listed(wrapped(app, Gate(rules=rules, default=anyone)), caplog)
+    assert any("for POST /orders: rules name other methods there: closed" in line for line in lines)
+    assert any("for GET /x: the default applies, anyone" in line for line in lines)
+
+
+def test_it_is_said_that_what_is_concealed_may_be_told_from_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    """A router with a default of its own answers unknown paths by that, and concealed ones by the usual 404."""
+    hidden = Route("/secret", requires(scopes("s").concealed())(ran_by("secret", [])))
+    app = Router([hidden], default=public(answering("default", [])))
+    with caplog.at_level("WARNING", "authz403"):
+        assert mistakes_of(wrapped(app, gate_with())) == []
+    assert any("concealed_differs" in record.getMessage() for record in caplog.records)
 
 
 def test_an_app_with_a_policy_everywhere_lists_nothing(caplog: pytest.LogCaptureFixture) -> None:

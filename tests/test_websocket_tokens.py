@@ -57,7 +57,7 @@ def test_a_token_among_the_subprotocols_opens_a_websocket(word: str) -> None:
     """The caller is let in, the app is not offered the token, and the browser is answered with one of its offers."""
     app, offered = service()
     with TestClient(app).websocket_connect("/live", ["chat", word, token(), "v2"]) as socket:
-        assert socket.accepted_subprotocol == "bearer"
+        assert socket.accepted_subprotocol == word
         assert socket.receive_text() == "alice"
     assert offered == [["chat", "v2"]]
 

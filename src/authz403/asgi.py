@@ -111,7 +111,7 @@ class AuthzMiddleware:
     ) -> None:
         """Run the app for a request that goes on, and write its one event when the answer starts."""
         gate = met.gate
-        has_token = met.reads_subprotocol and scope["type"] == "websocket" and hide_token(scope)
+        offered = hide_token(scope) if met.reads_subprotocol and scope["type"] == "websocket" else None
 
         async def send_on(message: Message) -> None:
             if not outcome.answered and message["type"] in STARTS_ANSWER:
@@ -119,8 +119,8 @@ class AuthzMiddleware:
                 gate.record(outcome.inner or outcome)
                 conceals = message.get("status") == _NOT_FOUND and met.conceals
                 message = with_headers(message, outcome.headers, keep_out_of_caches=conceals)
-                if has_token:
-                    message = choosing_subprotocol(message)
+                if offered is not None:
+                    message = choosing_subprotocol(message, offered)
             await send(message)
 
         self._let_in(met, outcome, outcome, trail, scope)

@@ -145,8 +145,8 @@ def with_headers(message: Message, own: Headers, *, keep_out_of_caches: bool) ->
     return {**message, "headers": headers}
 
 
-def hide_token(scope: Scope) -> bool:
-    """Take a token out of the subprotocols that the app may choose from; return whether there was one.
+def hide_token(scope: Scope) -> str | None:
+    """Take a token out of the subprotocols that the app may choose from; return the word before it as it was offered.
 
     The header itself stays, as the gate's inner fellows read it.
     """
@@ -154,18 +154,19 @@ def hide_token(scope: Scope) -> bool:
     for number, name in enumerate(offered):
         if name.lower() == BEARER_SUBPROTOCOL:
             scope["subprotocols"] = offered[:number] + offered[number + 2 :]
-            return True
-    return False
+            return str(name)
+    return None
 
 
-def choosing_subprotocol(message: Message) -> Message:
+def choosing_subprotocol(message: Message, offered: str) -> Message:
     """Return the message that accepts a WebSocket, with the subprotocol of tokens where the app chose none.
 
-    RFC 6455 section 4.1: a browser that offered subprotocols fails the connection where none of them is chosen.
+    RFC 6455 section 4.1: a client that offered subprotocols fails the connection where none of them is chosen, letter
+    by letter.
     """
     if message["type"] != "websocket.accept" or message.get("subprotocol"):
         return message
-    return {**message, "subprotocol": BEARER_SUBPROTOCOL}
+    return {**message, "subprotocol": offered}
 
 
 async def crash_page(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:

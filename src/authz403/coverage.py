@@ -26,15 +26,18 @@ def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
 
 def covered(walk: Walk, rules: Rules) -> Iterator[tuple[Served, Covered]]:
     """Yield what was found on a walk through an app, each with its policy for a method."""
-    taken: set[tuple[str, str]] = set()
+    taken: set[tuple[str | PathPattern, str]] = set()
     for served in walk.served:
         for method in _methods(served, rules):
             if served.key is not None and (served.key, method) in taken:
                 continue  # an earlier route takes every request for it
+            for row, part in _rows(served, method, rules):
+                if part is None or (part, method) not in taken:
+                    yield served, row
             if served.key is not None:
                 taken.add((served.key, method))
-            for row in _rows(served, method, rules):
-                yield served, row
+                if served.pattern.is_literal and not walk.has_hosts:
+                    taken.add((served.pattern, method))
 
 
 def _methods(served: Served, rules: Rules) -> tuple[str, ...]:
@@ -49,8 +52,8 @@ def _methods(served: Served, rules: Rules) -> tuple[str, ...]:
     return (*known, *sorted(told.difference(known)), "*")
 
 
-def _rows(served: Served, method: str, rules: Rules) -> Iterator[Covered]:
-    """Yield a row for each rule that may apply, down to the one that applies to all that is left."""
+def _rows(served: Served, method: str, rules: Rules) -> Iterator[tuple[Covered, PathPattern | None]]:
+    """Yield a row for each rule that may apply, down to the one that applies to all that is left, and its part."""
     told: list[PathPattern] = []
     path_is_named = False
     for number, rule in enumerate(rules.rules):
@@ -60,18 +63,18 @@ def _rows(served: Served, method: str, rules: Rules) -> Iterator[Covered]:
         applies = rule.named is None or method in rule.named
         path_is_named = path_is_named or fits_all
         if fits_all and applies:
-            yield _row(served, method, rules, number, path_is_named=True)
+            yield _row(served, method, rules, number, path_is_named=True), None
             return
         if fits_all or any(pattern.covers(rule.pattern) for pattern in told):
             continue
         if applies:
             told.append(rule.pattern)
-            yield _row(served, method, rules, number, path_is_named=True, part=rule)
+            yield _row(served, method, rules, number, path_is_named=True, part=rule), rule.pattern
         elif not served.endpoint.marks_for(method) and not _applies_later(rule, number, method, rules):
             # This rule names the path, and no rule the method there: the default does not hold.
             told.append(rule.pattern)
-            yield _row(served, method, rules, None, path_is_named=True, part=rule)
-    yield _row(served, method, rules, None, path_is_named=path_is_named)
+            yield _row(served, method, rules, None, path_is_named=True, part=rule), rule.pattern
+    yield _row(served, method, rules, None, path_is_named=path_is_named), None
 
 
 def _applies_later(rule: Rule, number: int, method: str, rules: Rules) -> bool:

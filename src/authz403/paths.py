@@ -52,6 +52,11 @@ class PathPattern(NamedTuple):
     segments: tuple[str | None, ...]
     below: bool
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether exactly one path matches."""
+        return not self.below and None not in self.segments
+
     def covers(self, other: PathPattern) -> bool:
         """Tell whether every path that matches `other` matches this pattern."""
         mine, theirs = self.segments, other.segments

@@ -49,6 +49,8 @@ class Rule:
                 )
         if not methods:
             mistakes.add("methods", [], "name a method, or * for all")
+        if "HEAD" in methods and not {"GET", ANY_METHOD}.intersection(methods):
+            mistakes.add("methods", "HEAD", "HEAD is judged as GET: name GET, which names both")
         pattern = parse_pattern(self.path) if isinstance(self.path, str) else "a path is needed"
         if isinstance(pattern, str):
             mistakes.add("path", self.path, pattern)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Scope
 
 from authz403.endpoint import Endpoint, Found, Place
 from authz403.errors import Mistakes
+from authz403.leaves import Param
 from authz403.marks import Mark, guards_of, marks_by_method, marks_of, unwrapped, written
 from authz403.paths import PathPattern
 from authz403.request import WEBSOCKET
@@ -229,6 +230,7 @@ class Walk:
             path_param=path_param,
             is_plain=is_plain(route, "matches", "handle"),
         )
+        self._check_names(route, place)
         place = place.concealed_by(guards, place.above[-1])._replace(
             params=place.params.union(getattr(route, "param_convertors", None) or ()),
             label=place.label + label_of(route),
@@ -240,6 +242,15 @@ class Walk:
         if kind is Route and router_of(function)[0] is not None:
             return pattern, self._entered(entry, function, place)
         return pattern, self._endpoint(entry, function, place, pattern)
+
+    def _check_names(self, route: Any, place: _Place) -> None:
+        """Note a path parameter that hides one of the same name which a group on the way is guarded by."""
+        hidden = place.params.intersection(getattr(route, "param_convertors", None) or ())
+        for leaf in (leaf for mark in place.marks for leaf in mark.requirement.leaves()):
+            if isinstance(leaf, Param) and leaf.name in hidden:
+                where = place.label + label_of(route)
+                why = f"a group is guarded by its own parameter of this name, which {where} hides: rename one"
+                self.mistakes.add("param", leaf.name, why)
 
     def _endpoint(self, entry: Entry, function: Any, place: _Place, pattern: PathPattern) -> Entry:
         """Note one endpoint."""
