@@ -783,6 +783,8 @@ def test_events_go_to_the_standard_library_as_shown(capsys: pytest.CaptureFixtur
 
 def test_the_forgotten_endpoints_of_the_example_are_those_of_fastapi() -> None:
     """The how-to's list of endpoints without a policy holds what FastAPI adds by itself, and no endpoint of the app."""
+    page = (DOCS / "how-to" / "guard-groups-of-routes.md").read_text(encoding="utf-8")
+    assert "\n".join(example("groups").table()) in page
     assert example("groups").forgotten() == [
         "GET /openapi.json",
         "GET /docs",

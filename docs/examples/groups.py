@@ -67,3 +67,8 @@ app.router.routes.append(guard(Mount("/archive", routes=[Route("/figures", figur
 def forgotten() -> list[str]:
     """Return the endpoints that nobody wrote a policy for."""
     return [f"{row.method} {row.path}" for row in gate.coverage(app) if row.is_default]
+
+
+def table() -> list[str]:
+    """Return a line for each kind of request: method, path and policy."""
+    return [f"{row.method:7}{row.part or row.path:26}{row.policy}" for row in gate.coverage(app)]
