@@ -42,6 +42,13 @@ def quiet() -> Iterator[None]:
     logger.setLevel(before)
 
 
+def pytest_report_header() -> str:
+    """Say which package is tested."""
+    import authz403  # noqa: PLC0415 - not before coverage is measured
+
+    return f"authz403 from {Path(authz403.__file__).parent}"
+
+
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return text.removeprefix("Skipped: ")

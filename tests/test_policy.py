@@ -106,6 +106,18 @@ def test_a_requirement_tells_who_has_the_right_from_who_has_not(
     assert refused_for(judged(wanted, BOB)) == without_it
 
 
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [("orders", "orders:write"), ("orders:write", "orders"), ("orders:write", "ORDERS:WRITE"), ("*", "orders")],
+)
+@pytest.mark.parametrize("needs_one", [scopes, any_scope, roles, any_role, permissions, any_permission])
+def test_a_name_is_held_whole_or_not_at_all(held: str, wanted: str, needs_one: Callable[[str], Requirement]) -> None:
+    """Neither the start of a name nor another case nor a star stands for it."""
+    caller = someone(scopes={held}, roles={held}, permissions={held})
+    assert refused_for(judged(needs_one(held), caller)) is None
+    assert refused_for(judged(needs_one(wanted), caller)) is not None
+
+
 NEEDING_A_CALLER: Final = [
     scopes("a"),
     any_scope("a"),

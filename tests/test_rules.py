@@ -74,6 +74,7 @@ def test_the_first_rule_that_fits_path_and_method_applies() -> None:
         ("/a", "/a/b", False),
         ("/a", "/ab", False),
         ("/a", "/A", False),
+        ("/a", "/%61", False),
         ("/a/", "/a/", True),
         ("/a/", "/a", False),
         ("/", "/", True),

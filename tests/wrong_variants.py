@@ -1,0 +1,342 @@
+"""Mistakes that others have made, as small changes to our own code: for each, the tests that must not let it pass.
+
+Where the code is rewritten, its variants are too: `old` stands exactly once in its file.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One mistake: in `file` of the package, `old` becomes `new`; each of the `tests` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+VARIANTS: Final = (
+    # ---- where the client is
+    Variant(
+        "walks X-Forwarded-For from the left",
+        "network.py",
+        "for node in reversed(nodes):",
+        "for node in nodes:",
+        ("test_network.py::test_the_walk_goes_from_the_right_to_the_first_stranger",),
+    ),
+    Variant(
+        "reads the forwarding headers of untrusted peers",
+        "network.py",
+        "if not self.trusts_peer(peer):",
+        "if not lines and not self.trusts_peer(peer):",
+        ("test_network.py::test_an_untrusted_peer_is_the_client_whatever_it_writes",),
+    ),
+    Variant(
+        "takes a proxy that names nobody for the client",
+        "network.py",
+        "if not lines or sum(",
+        "if not lines:\n            return parse_address(peer or '')\n        if sum(",
+        ("test_network.py::test_the_walk_goes_from_the_right_to_the_first_stranger",),
+    ),
+    Variant(
+        "walks on over what is no address",
+        "network.py",
+        "if node is None or node not in self._trusted:",
+        "if node is not None and node not in self._trusted:",
+        ("test_network.py::test_the_walk_goes_from_the_right_to_the_first_stranger",),
+    ),
+    Variant(
+        "takes the first of several addresses where there is to be one",
+        "network.py",
+        "return parse_node(lines[0]) if len(lines) == 1 else None",
+        "return parse_node(lines[0])",
+        ("test_network.py::test_a_single_header_holds_one_address",),
+    ),
+    Variant(
+        "leaves IPv4-mapped addresses as they are",
+        "network.py",
+        "return address.ipv4_mapped",
+        "return address",
+        ("test_network.py::test_ipv4_mapped_is_the_same_on_both_sides",),
+    ),
+    Variant(
+        "takes a client whose address is not known for one inside",
+        "leaves.py",
+        "if self._allowed is None and not self._network.may_read_trailers(facts.request):",
+        "if True:",
+        ("test_rules.py::test_an_unknown_address_fails_allow_and_nothing_else",),
+    ),
+    # ---- which paths there are
+    Variant(
+        "takes a newline for part of a path, as re.match does",
+        "paths.py",
+        r"[\x00-\x1f",
+        r"[\x00-\x09\x0b-\x1f",
+        ("test_paths.py::test_a_path_that_readers_disagree_on_is_malformed",),
+    ),
+    Variant(
+        "takes a backslash for part of a path",
+        "paths.py",
+        r"\x9f\\",
+        r"\x9f",
+        ("test_paths.py::test_a_path_that_readers_disagree_on_is_malformed",),
+    ),
+    Variant(
+        "lets dot segments and double slashes pass",
+        "paths.py",
+        "return _DOT_SEGMENT.search(path) is not None",
+        "return False",
+        ("test_gate.py::test_dot_segments_pass_into_a_parameter_that_takes_them_alone",),
+    ),
+    # ---- which paths a rule names
+    Variant(
+        "matches a pattern as a prefix",
+        "paths.py",
+        "found += static.below",
+        "found += static.below + static.at",
+        ("test_rules.py::test_a_pattern_matches_the_whole_path",),
+    ),
+    Variant(
+        "matches /administrator by /admin/**",
+        "paths.py",
+        "static = node.static.get(segment)",
+        "static = next((node.static[name] for name in node.static if name and segment.startswith(name)), None)",
+        ("test_rules.py::test_a_pattern_matches_the_whole_path",),
+    ),
+    Variant(
+        "matches a path without regard to case",
+        "paths.py",
+        "static = node.static.get(segment)",
+        "static = node.static.get(segment.lower())",
+        ("test_rules.py::test_a_pattern_matches_the_whole_path",),
+    ),
+    Variant(
+        "takes nothing at all for one segment",
+        "paths.py",
+        "if node.any is not None and segment:",
+        "if node.any is not None:",
+        ("test_rules.py::test_a_pattern_matches_the_whole_path",),
+    ),
+    Variant(
+        "decodes the path once more than the router does",
+        "rules.py",
+        "found = self._index.find(path)",
+        "found = self._index.find(__import__('urllib.parse').parse.unquote(path))",
+        ("test_routing.py::test_what_was_encoded_twice_is_decoded_once",),
+    ),
+    # ---- which rule applies, and what else holds
+    Variant(
+        "leaves HEAD open where a rule closes GET",
+        "rules.py",
+        'named | {"HEAD"} if "GET" in named else named',
+        "named",
+        ("test_rules.py::test_a_rule_judges_the_methods_that_it_names",),
+    ),
+    Variant(
+        "compares methods without regard to case",
+        "rules.py",
+        "method in rule.named:",
+        "method.upper() in rule.named:",
+        ("test_rules.py::test_a_rule_judges_the_methods_that_it_names",),
+    ),
+    Variant(
+        "leaves methods that the rules of a path do not name to the default",
+        "rules.py",
+        "parts.append(no_policy if path_named else self._default)",
+        "parts.append(self._default)",
+        ("test_rules.py::test_a_path_that_rules_name_is_closed_to_methods_that_they_do_not",),
+    ),
+    Variant(
+        "lets a later rule win",
+        "rules.py",
+        "for number, rule in found:",
+        "for number, rule in reversed(found):",
+        ("test_rules.py::test_the_first_rule_that_fits_path_and_method_applies",),
+    ),
+    Variant(
+        "forgets the marks where a rule applies",
+        "rules.py",
+        "parts.extend(mark.requirement for mark in marks)",
+        "parts.extend(mark.requirement for mark in marks if number is None)",
+        ("test_rules.py::test_rule_and_marks_all_hold",),
+    ),
+    Variant(
+        "forgets the marks on the methods of a class",
+        "endpoint.py",
+        "return (*self.marks, *self.by_method.get(method, ()))",
+        "return self.marks",
+        ("test_rules.py::test_methods_of_a_class_based_endpoint_have_marks_of_their_own",),
+    ),
+    # ---- who asks, and what they hold
+    Variant(
+        "takes any scheme that starts with Bearer",
+        "credentials.py",
+        "[Rr] +(",
+        "[Rr][A-Za-z]* +(",
+        ("test_credentials.py::test_what_cannot_be_used_is_told",),
+    ),
+    Variant(
+        "reads the first of two Authorization headers",
+        "credentials.py",
+        "if len(lines) > 1:",
+        "if False:",
+        ("test_credentials.py::test_what_cannot_be_used_is_told",),
+    ),
+    Variant(
+        "takes a bad token for none where a caller is optional",
+        "leaves.py",
+        "(identity is not None and identity.reason is Reason.MISSING_TOKEN)",
+        "identity is not None",
+        ("test_policy.py::test_optional_lets_a_missing_token_pass_and_refuses_a_bad_one",),
+    ),
+    Variant(
+        "lets a scope stand for all that start with it",
+        "leaves.py",
+        "if self._set <= identity.scopes:",
+        "if all(any(name.startswith(held) for held in identity.scopes) for name in self.names):",
+        ("test_policy.py::test_a_name_is_held_whole_or_not_at_all",),
+    ),
+    Variant(
+        "compares claims without regard to their type",
+        "leaves.py",
+        "return type(one) is type(other) and one == other",
+        "return one == other",
+        ("test_policy.py::test_claims_are_compared_with_their_type",),
+    ),
+    Variant(
+        "compares an owner without regard to its type",
+        "leaves.py",
+        "_same(given, owned) or (isinstance(owned, str) and str(given) == owned)",
+        "str(given) == str(owned)",
+        ("test_policy.py::test_a_path_parameter_is_compared_as_converted",),
+    ),
+    Variant(
+        "takes the opposite of what is not known for met",
+        "policy.py",
+        "return unmet._replace(required_scopes=(), missing_scopes=()) if unmet.unknown else None",
+        "return None",
+        ("test_policy.py::test_the_opposite_of_unknown_is_unknown",),
+    ),
+    Variant(
+        "lets pass where a policy crashes",
+        "leaves.py",
+        "answer = error\n",
+        "answer = True\n",
+        ("test_policy.py::test_whatever_is_not_true_or_false_is_a_policy_error",),
+    ),
+    Variant(
+        "takes whatever is not false for yes",
+        "leaves.py",
+        "if answer is True:",
+        "if answer:",
+        ("test_policy.py::test_whatever_is_not_true_or_false_is_a_policy_error",),
+    ),
+    # ---- what browsers ask
+    Variant(
+        "matches origins by their end",
+        "cors.py",
+        "or origin in self._answers",
+        "or origin.endswith(tuple(allowed.split('//')[-1] for allowed in self._answers))",
+        ("test_cors.py::test_an_origin_matches_exactly_or_not_at_all",),
+    ),
+    Variant(
+        "writes back whatever origin asks",
+        "cors.py",
+        "self._answers.get(origins[0], _VARY)",
+        "self._answer_headers(origins[0])",
+        ("test_cors.py::test_an_origin_matches_exactly_or_not_at_all",),
+    ),
+    Variant(
+        "takes an OPTIONS without Origin for a preflight",
+        "cors.py",
+        "len(fields.get(ORIGIN, ())) == 1",
+        "len(fields.get(ORIGIN, ())) <= 1",
+        ("test_cors.py::test_a_preflight_has_exactly_one_origin_and_one_method",),
+    ),
+    Variant(
+        "takes every OPTIONS with an Origin for a preflight",
+        "cors.py",
+        "len(fields.get(REQUEST_METHOD, ())) == 1",
+        "True",
+        ("test_cors.py::test_a_preflight_has_exactly_one_origin_and_one_method",),
+    ),
+    # ---- the adapter: what is decided on is what runs
+    Variant(
+        "takes the path from the Host header, as request.url does",
+        "asgi_io.py",
+        "get_route_path(scope),",
+        "__import__('urllib.parse').parse.urlsplit('http://' + host_of(scope).decode() + get_route_path(scope)).path,",
+        ("test_routing.py::test_no_header_names_another_path",),
+    ),
+    Variant(
+        "takes the path from X-Original-URL",
+        "asgi_io.py",
+        "get_route_path(scope),",
+        "next((v.decode() for k, v in scope['headers'] if k == b'x-original-url'), get_route_path(scope)),",
+        ("test_routing.py::test_no_header_names_another_path",),
+    ),
+    Variant(
+        "takes the root path off within a segment",
+        "asgi_io.py",
+        "get_route_path(scope),",
+        "scope['path'].removeprefix(scope.get('root_path', '')),",
+        ("test_routing.py::test_the_servers_root_path_is_taken_off_once",),
+    ),
+    Variant(
+        "takes the method from X-HTTP-Method-Override",
+        "asgi_io.py",
+        "_method(scope),",
+        "next((v.decode() for k, v in scope['headers'] if k == b'x-http-method-override'), _method(scope)),",
+        ("test_routing.py::test_no_header_leads_to_the_rule_of_another_method",),
+    ),
+    Variant(
+        "takes a token from the query",
+        "asgi_io.py",
+        'client = scope.get("client")',
+        "found = scope.get('query_string', b'').decode().partition('access_token=')[2]\n"
+        "    fields.update({'authorization': (f'Bearer {found}',)} if found else {})\n"
+        '    client = scope.get("client")',
+        ("test_outcomes.py::test_a_token_in_the_query_is_no_token",),
+    ),
+    Variant(
+        "lets WebSockets through",
+        "asgi.py",
+        'if kind not in {"http", "websocket"}:',
+        'if kind == "websocket":\n'
+        "            await self.app(scope, receive, send)\n"
+        "            return\n"
+        '        if kind != "http":',
+        ("test_routing.py::test_a_websocket_route_stands_under_its_marks",),
+    ),
+    Variant(
+        "keeps a user that was in the scope before",
+        "asgi.py",
+        'scope["user"] = who',
+        'scope.setdefault("user", who)',
+        ("test_asgi.py::test_what_stood_in_the_scope_before_is_no_identity",),
+    ),
+    Variant(
+        "forgets the guard of a mount within it",
+        "routing.py",
+        "self._marks = (*place.marks, *guards_of(router))",
+        "self._marks = guards_of(router)",
+        ("test_routing.py::test_guards_on_mounts_and_apps_hold_for_all_below",),
+    ),
+    Variant(
+        "lets a request in whose path changed after the decision",
+        "door.py",
+        'ticket.path != scope["path"]',
+        "False",
+        ("test_door.py::test_a_request_that_changed_after_the_decision_runs_nothing",),
+    ),
+    Variant(
+        "forgets the rule of a method that was sent in lower case",
+        "gate.py",
+        "upper = method.upper()",
+        "upper = method",
+        ("test_routing.py::test_a_lower_case_method_does_not_slip_past_the_rule_of_its_method",),
+    ),
+)
