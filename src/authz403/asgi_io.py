@@ -61,11 +61,6 @@ def _method(scope: Scope) -> str:
     return method if method != WEBSOCKET else f"HTTP {method}"  # a client may invent a method of that name
 
 
-def host_of(scope: Scope) -> bytes:
-    """Return the Host header as it came."""
-    return b",".join(value for name, value in scope["headers"] if name == b"host")
-
-
 async def fulfilled(need: Need[T]) -> object:
     """Do what a need asks for, without blocking the event loop; an exception is an answer too."""
     try:

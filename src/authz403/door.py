@@ -12,7 +12,7 @@ from starlette._utils import get_route_path
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz403.asgi_io import access_request, host_of, missing_page, respond
+from authz403.asgi_io import access_request, missing_page, respond
 from authz403.decision import Outcome
 from authz403.errors import AccessDenied
 from authz403.gate import Gate
@@ -35,7 +35,7 @@ class Ticket:
     """
 
     __slots__ = (
-        *("before", "conceals", "gate", "host", "is_missing", "method", "missing_at", "outcome", "routes"),
+        *("before", "conceals", "gate", "is_missing", "method", "missing_at", "outcome", "routes"),
         *("trail", "type", "walk"),
     )
 
@@ -49,8 +49,7 @@ class Ticket:
         self.method = scope.get("method")
         self.trail = trail
         self.routes = routes
-        self.walk = walk = None if routes is None else routes.walk
-        self.host = host_of(scope) if walk is not None and walk.has_hosts else None
+        self.walk = None if routes is None else routes.walk
         self.missing_at = own.missing_at
         self.is_missing = own.concealed_as_missing
         self.before: Scope | None = None
@@ -125,11 +124,7 @@ class Door:
                 return True
             if ticket.walk is not None and ticket.walk.watch.has_changed:
                 return False  # a route that came in between has no latch
-            if (
-                ticket.method != scope.get("method")
-                or ticket.type != scope["type"]
-                or (ticket.host is not None and ticket.host != host_of(scope))
-            ):
+            if ticket.method != scope.get("method") or ticket.type != scope["type"]:
                 return False
             if here in ticket.trail:
                 expected = True
