@@ -16,6 +16,7 @@ REQUIRE_ALL = os.environ.get("AUTHZ403_REQUIRE_ALL") == "1"
 
 # No deadline: a slow machine is not a bug. CI repeats the same examples, so that it only fails for what was changed.
 settings.register_profile("default", max_examples=100, deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("many", settings.get_profile("default"), max_examples=1_000, derandomize=True)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=5_000)
 settings.load_profile("default")
 

@@ -82,9 +82,9 @@ class OneRoute:
 
     def __init__(self, *marks: Requirement, params: Mapping[str, object] | None = None, found: bool = True) -> None:
         endpoint = Endpoint("/orders/{order}", "read_order", [Mark(one, "shop.py:1") for one in marks])
-        self.found = Found(endpoint if found else None, params or {})
+        self.found = Found(endpoint if found else None), params or {}
 
-    def find(self, native: object) -> Found:
+    def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
         return self.found
 
 

@@ -33,7 +33,8 @@ from tests.paths_judged import has_dots, is_ambiguous
 ORDINARY_EXAMPLES: Final = 100
 # The suite repeats the same examples, so that it only fails for what was changed; `make fuzz` looks for new ones.
 SOME: Final = settings(
-    max_examples=settings().max_examples * 3 // 5, derandomize=settings().max_examples <= ORDINARY_EXAMPLES
+    max_examples=settings().max_examples * 3 // 5,
+    derandomize=settings().derandomize or settings().max_examples <= ORDINARY_EXAMPLES,
 )
 
 NOBODY: Final = "anonymous"

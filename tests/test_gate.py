@@ -201,7 +201,7 @@ def test_malformed_paths_are_refused_before_any_route_is_looked_for(path: str, w
     """CVE-2022-32224's class: what routers, proxies and people read differently is a 400, concealed or not."""
 
     class Routes:
-        def find(self, native: object) -> Found:
+        def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
             raise AssertionError("no route is looked for")
 
     outcome = fulfilled(gate_for(wanted).decide(request_of(path=path), Routes()))
@@ -217,8 +217,8 @@ def test_dot_segments_pass_into_a_parameter_that_takes_them_alone(path: str) -> 
         def __init__(self, *, takes: bool) -> None:
             self.found = Found(Endpoint("/{path:path}", "files"), takes_dot_segments=takes)
 
-        def find(self, native: object) -> Found:
-            return self.found
+        def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
+            return self.found, {}
 
     gate = Gate(rules=[Rule("GET", "/**", anyone)])
     assert fulfilled(gate.decide(request_of(path=path), Routes(takes=False))).decision.reason is Reason.INVALID_PATH
@@ -229,8 +229,8 @@ def test_dot_segments_do_not_lead_from_one_rule_to_another() -> None:
     """CVE-2023-27487's class: `/public/../admin` is refused although the public route would take it."""
 
     class Routes:
-        def find(self, native: object) -> Found:
-            return Found(Endpoint("/{path:path}", "files"), takes_dot_segments=True)
+        def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
+            return Found(Endpoint("/{path:path}", "files"), takes_dot_segments=True), {}
 
     gate = Gate(rules=[Rule("*", "/admin/**", deny), Rule("*", "/public/**", anyone)])
     for path in ("/public/../admin", "/public/x/../../admin/x", "/public/..//admin"):
@@ -254,8 +254,8 @@ def test_an_answer_that_would_betray_a_concealed_route_is_refused_too() -> None:
             betrayed = Endpoint("/secret", "secret", by_method={"GET": [Mark(wanted, "x.py:1")]})
             self.found = Found(None, betrayed=Betrayed(betrayed, ("GET",), "/secret"))
 
-        def find(self, native: object) -> Found:
-            return self.found
+        def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
+            return self.found, {}
 
     gate = Gate(tokens=Callers(ALICE))
     for wanted, missing in (

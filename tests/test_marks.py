@@ -1,6 +1,6 @@
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
@@ -21,8 +21,8 @@ def decided(endpoint: object) -> Decision:
     """Return what a gate without rules decides about Bob's request for an endpoint that the app would run."""
 
     class Routes:
-        def find(self, native: object) -> Found:
-            return Found(Endpoint("/", "endpoint", marks_of(endpoint)))
+        def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
+            return Found(Endpoint("/", "endpoint", marks_of(endpoint))), {}
 
     return fulfilled(Gate(tokens=Callers(BOB)).decide(AccessRequest("GET", "/"), Routes())).decision
 

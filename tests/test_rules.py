@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import pytest
@@ -198,8 +198,8 @@ def test_methods_of_a_class_based_endpoint_have_marks_of_their_own() -> None:
             by_method = {"DELETE": [Mark(roles("admin"), "x.py:2")]}
             self.found = Found(Endpoint("/", "View", [Mark(scopes("a"), "x.py:1")], by_method))
 
-        def find(self, native: object) -> Found:
-            return self.found
+        def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
+            return self.found, {}
 
     gate, routes = gate_of(), Routes()
 
@@ -245,7 +245,7 @@ def test_invented_methods_do_not_fill_the_memory() -> None:
     gate, routes = gate_of(Rule("*", "/**", scopes("a"))), OneRoute()
     for number in range(100):
         assert fulfilled(gate.decide(AccessRequest(f"X{number}", "/"), routes)).decision.allowed
-    endpoint = routes.found.endpoint
+    endpoint = routes.found[0].endpoint
     assert endpoint is not None
     assert len(endpoint.policies) == 1
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from authz403.decision import Decision
 from authz403.marks import Mark
-from authz403.paths import PathPattern
+from authz403.paths import EVERYTHING, PathPattern
 from authz403.policy import Requirement
 
 Native_contra = TypeVar("Native_contra", contravariant=True)
@@ -32,23 +32,27 @@ class Policy(NamedTuple):
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):
-    """The policies of one endpoint under the rules of one gate, filled as they are asked for."""
+    """The policies of one endpoint under the rules of one gate, filled as they are asked for.
 
-    __slots__ = ("rules",)
+    `by_method` holds those that are the same on all paths of the endpoint.
+    """
+
+    __slots__ = ("by_method", "rules")
 
     def __init__(self, rules: object) -> None:
         super().__init__()
         self.rules = rules
+        self.by_method: dict[str, Policy] = {}
 
 
 class Endpoint:
     """What a router would run: the label of its route and the marks and guards that it stands under.
 
-    `resolves_paths` says that it finds out itself what a path leads to, as a file server does. `policies` is filled by
-    the rules of the gate that asks, and dies with the table of routes.
+    `pattern` are all paths that may lead to it. `resolves_paths` says that it finds out itself what a path leads to, as
+    a file server does. `policies` is filled by the rules of the gate that asks, and dies with the table of routes.
     """
 
-    __slots__ = ("by_method", "marks", "name", "policies", "resolves_paths", "route", "takes_identity")
+    __slots__ = ("by_method", "marks", "name", "pattern", "policies", "resolves_paths", "route", "takes_identity")
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Endpoint:
         *,
         takes_identity: bool = False,
         resolves_paths: bool = False,
+        pattern: PathPattern = EVERYTHING,
     ) -> None:
         self.route = route
         self.name = name
@@ -66,6 +71,7 @@ class Endpoint:
         self.by_method = dict(by_method or {})
         self.takes_identity = takes_identity
         self.resolves_paths = resolves_paths
+        self.pattern = pattern
         self.policies = Policies(None)
 
     def marks_for(self, method: str) -> tuple[Mark, ...]:
@@ -108,7 +114,6 @@ class Found(NamedTuple):
     """
 
     endpoint: Endpoint | None
-    path_params: Mapping[str, object] = _NO_PARAMS
     place: Place = _NO_PLACE
     takes_dot_segments: bool = False
     betrayed: Betrayed | None = None
@@ -136,8 +141,8 @@ class Covered(NamedTuple):
 class Routes(Protocol[Native_contra]):
     """The routes of one app, asked for what would run."""
 
-    def find(self, native: Native_contra) -> Found:
-        """Return what the app's own router would do with this request."""
+    def find(self, native: Native_contra) -> tuple[Found, Mapping[str, object]]:
+        """Return what the app's own router would do with this request, and the converted path parameters."""
         ...
 
 
@@ -145,9 +150,9 @@ class RulesAlone:
     """The routes of an app that cannot be looked into: all of it is one endpoint."""
 
     def __init__(self) -> None:
-        self._found = Found(Endpoint("", "app", resolves_paths=True))
+        self._found = Found(Endpoint("", "app", resolves_paths=True)), _NO_PARAMS
 
-    def find(self, native: object) -> Found:
+    def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
         """See `Routes`."""
         del native
         return self._found

@@ -150,57 +150,23 @@ class Gate:
             is_usual_path = is_usual(path)
             if not is_usual_path and is_malformed(path):
                 return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            found = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
+            found, path_params = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
             if not is_usual_path and has_dot_segments(path) and not self._dots_fit(path, method, found):
                 return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            policy = self._policy(found, path, method, outcome)
+            policy = self.rules.policy_for(found, path, method)
+            if found.endpoint is not None:
+                outcome.route = found.endpoint.route
+                outcome.demanded = policy.demanded
+            if policy.conceals:
+                outcome.missing_at = self.rules.missing_at(found.place, path, method)
             if policy.requirement is anyone:
                 outcome.decision = policy.allowed
                 return outcome
             now = self._clock()
-            facts = Facts(request, None, outcome.address, found.path_params, now=now)
+            facts = Facts(request, None, outcome.address, path_params, now=now)
             return self._decided(outcome, policy, facts)
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
-
-    def _policy(self, found: Found, path: str, method: str, outcome: Outcome) -> Policy:
-        rules, endpoint = self.rules, found.endpoint
-        number, path_named = rules.rule_for(path, method)
-        if endpoint is None:
-            policy = rules.bare_policy(number)
-        else:
-            outcome.route = endpoint.route
-            policy = rules.policy(endpoint, number, method, path_named=path_named)
-            outcome.demanded = policy.demanded
-            upper = method.upper()
-            if upper != method:
-                # Some endpoints find their method without regard to case, so that its rule holds besides.
-                policy = rules.both(policy, rules.bare_policy(rules.rule_for(path, upper)[0]))
-            if endpoint.resolves_paths and path[-1:] == "/":
-                # A file server finds the same file with a slash behind its name, and by the rule for that name.
-                shorter, shorter_named = rules.rule_for(path.rstrip("/"), method)
-                if shorter_named and shorter != number:
-                    policy = rules.both(policy, rules.policy(endpoint, shorter, method, path_named=True))
-        if found.betrayed is not None:
-            # A 405 or a redirect tells that a route exists; of a concealed one only those may know who may use it.
-            for told in found.betrayed.methods:
-                reached, reached_named = rules.rule_for(found.betrayed.path, told)
-                betrayed = rules.policy(found.betrayed.endpoint, reached, told, path_named=reached_named)
-                if betrayed.conceals:
-                    policy = rules.both(policy, betrayed)
-                    break
-        if policy.conceals:
-            outcome.missing_at = self._missing_at(found, number)
-        return policy
-
-    def _missing_at(self, found: Found, number: int | None) -> int | None:
-        """Return the router that answers for what is concealed: the one that holds it, or the whole group of it."""
-        if number is not None and self.rules.rules[number].requirement.conceals:
-            pattern = self.rules.rules[number].pattern
-            for group, router in found.place.mounts:
-                if pattern.covers(group):
-                    return router
-        return found.place.missing_at
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)

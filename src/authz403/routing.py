@@ -12,7 +12,7 @@ from starlette._utils import get_route_path
 from starlette.routing import Match
 from starlette.types import Scope
 
-from authz403.endpoint import Betrayed, Endpoint, Found, Place
+from authz403.endpoint import Betrayed, Endpoint, Found
 from authz403.paths import PathIndex, PathPattern, has_dot_segments
 from authz403.request import KNOWN_METHODS
 
@@ -22,6 +22,10 @@ Trail = list[tuple[int, str] | int]
 _FULL: Final = Match.FULL
 _PARTIAL: Final = Match.PARTIAL
 _NO_PARAMS: Final[Mapping[str, object]] = {}
+
+
+Way = tuple[Found, Mapping[str, object]]
+"""What is found for a request, and the path parameters as converted."""
 
 
 class RouteChanged(Exception):  # noqa: N818 - never leaves the rooms of routing
@@ -34,6 +38,8 @@ class Entry(NamedTuple):
     matches: Callable[[Scope], tuple[Match, Scope]]
     route: Any
     endpoint: Endpoint
+    found: Found
+    """What is found where the route takes a request, but for its parameters."""
     step: int
     """The id of the route, for the trail."""
     holder: Any = None
@@ -61,12 +67,12 @@ class Entry(NamedTuple):
 class Table:
     """The routes of one router at one place, as they were when the table was made.
 
-    `group` is what a request stands under that is let in here and that no route takes: the guards on the way.
+    `nothing` is what is found where no route takes a request that is let in here.
     """
 
     __slots__ = (
-        *("_by_default", "_default", "_index", "_group", "_id", "_included"),
-        *("_low_priority", "_place", "_router", "_routes"),
+        *("_by_default", "_default", "_index", "_id", "_included", "_low_priority"),
+        *("_nothing", "_router", "_routes"),
     )
 
     def __init__(
@@ -77,8 +83,7 @@ class Table:
         low_priority: Mapping[int, Entry],
         by_default: Entry | None,
         included: Iterable[tuple[Any, object]],
-        group: Endpoint | None,
-        place: Place,
+        nothing: Found,
     ) -> None:
         self._id = id(router)
         self._router = router
@@ -88,10 +93,9 @@ class Table:
         self._low_priority = low_priority
         self._by_default = by_default
         self._included = tuple(included)
-        self._group = group
-        self._place = place
+        self._nothing = nothing
 
-    def find(self, scope: Scope, trail: Trail, path: str, full_path: str) -> Found:
+    def find(self, scope: Scope, trail: Trail, path: str, full_path: str) -> Way:
         """Do as `Router.app` does, up to running what it finds. Raises `RouteChanged`.
 
         `path` is what the router sees, `full_path` what the router at the top saw.
@@ -109,7 +113,7 @@ class Table:
             if match is _FULL:
                 if entry.is_leaf and (entry.holder is None or entry.holder.app is entry.app):
                     trail.append(entry.step)
-                    return Found(entry.endpoint, child_scope["path_params"], self._place)
+                    return entry.found, child_scope["path_params"]
                 return self._taken(entry, scope, child_scope, trail, full_path, path)
             if match is _PARTIAL and partial is None:
                 partial = (entry, child_scope)
@@ -121,7 +125,7 @@ class Table:
             return self._not_taken(scope, _betrayed(entry, full_path))
         return self._redirected(scope, full_path, path) or self._otherwise(scope, trail, full_path, path)
 
-    def _redirected(self, scope: Scope, full_path: str, path: str) -> Found | None:
+    def _redirected(self, scope: Scope, full_path: str, path: str) -> Way | None:
         """Return what the router's own redirect tells, which adds a slash or takes some away."""
         if scope["type"] != "http" or not self._router.redirect_slashes or path == "/":
             return None
@@ -135,7 +139,7 @@ class Table:
 
     def _taken(
         self, entry: Entry, scope: Scope, child_scope: Mapping[str, Any], trail: Trail, full_path: str, path: str
-    ) -> Found:
+    ) -> Way:
         if entry.holder is not None and entry.holder.app is not entry.app:
             raise RouteChanged
         trail.append(entry.step)
@@ -149,11 +153,12 @@ class Table:
         params = child_scope.get("path_params")
         if params is None:
             params = scope.get("path_params")
+        found = entry.found
         if entry.path_param is not None and _only_param_has_dots(entry, path, full_path):
-            return Found(entry.endpoint, params or _NO_PARAMS, self._place, takes_dot_segments=True)
-        return Found(entry.endpoint, params or _NO_PARAMS, self._place)
+            found = found._replace(takes_dot_segments=True)
+        return found, params or _NO_PARAMS
 
-    def _otherwise(self, scope: Scope, trail: Trail, full_path: str, path: str) -> Found:
+    def _otherwise(self, scope: Scope, trail: Trail, full_path: str, path: str) -> Way:
         """Return what comes where no route takes a request: FastAPI's frontends, then the router's default."""
         if self._low_priority:
             match, _, route, context = self._router._match_low_priority(dict(scope))  # noqa: SLF001 - FastAPI's frontends are asked nowhere else
@@ -169,8 +174,9 @@ class Table:
             return self._not_taken(scope)
         return self._taken(self._by_default, scope, {}, trail, full_path, path)
 
-    def _not_taken(self, scope: Scope, betrayed: Betrayed | None = None) -> Found:
-        return Found(self._group, scope.get("path_params", _NO_PARAMS), self._place, betrayed=betrayed)
+    def _not_taken(self, scope: Scope, betrayed: Betrayed | None = None) -> Way:
+        found = self._nothing if betrayed is None else self._nothing._replace(betrayed=betrayed)
+        return found, scope.get("path_params", _NO_PARAMS)
 
 
 def _betrayed(entry: Entry, path: str) -> Betrayed:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from authz403.decision import Decision
-from authz403.endpoint import Endpoint, Policies, Policy
+from authz403.endpoint import Betrayed, Endpoint, Found, Place, Policies, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
@@ -102,6 +102,57 @@ class Rules:
                 return number, True
         return None, bool(found)
 
+    def policy_for(self, found: Found, path: str, method: str) -> Policy:
+        """Return what a request must meet, given what the app's own router would do with it."""
+        endpoint = found.endpoint
+        if endpoint is not None and found.betrayed is None:
+            policies = endpoint.policies
+            if policies.rules is self:
+                policy = policies.by_method.get(method)
+                if policy is not None:
+                    return policy
+        number, path_named = self.rule_for(path, method)
+        if endpoint is None:
+            policy = self.bare_policy(number)
+        else:
+            policy = self.policy(endpoint, number, method, path_named=path_named)
+            if method in KNOWN_METHODS and self._is_same_on_all_paths(endpoint):
+                endpoint.policies.by_method[method] = policy
+            upper = method.upper()
+            if upper != method:
+                # Some endpoints find their method without regard to case, so that its rule holds besides.
+                policy = self.both(policy, self.bare_policy(self.rule_for(path, upper)[0]))
+            if endpoint.resolves_paths and path[-1:] == "/":
+                # A file server finds the same file with a slash behind its name, and by the rule for that name.
+                shorter, shorter_named = self.rule_for(path.rstrip("/"), method)
+                if shorter_named and shorter != number:
+                    policy = self.both(policy, self.policy(endpoint, shorter, method, path_named=True))
+        return policy if found.betrayed is None else self._with_betrayed(policy, found.betrayed)
+
+    def _is_same_on_all_paths(self, endpoint: Endpoint) -> bool:
+        """Tell whether every rule that names some path of an endpoint names them all."""
+        pattern = endpoint.pattern
+        return all(rule.pattern.covers(pattern) or not rule.pattern.meets(pattern) for rule in self.rules)
+
+    def _with_betrayed(self, policy: Policy, betrayed: Betrayed) -> Policy:
+        """Return a policy with that of a concealed route besides which a 405 or a redirect would betray."""
+        for method in betrayed.methods:
+            number, path_named = self.rule_for(betrayed.path, method)
+            told = self.policy(betrayed.endpoint, number, method, path_named=path_named)
+            if told.conceals:
+                return self.both(policy, told)
+        return policy
+
+    def missing_at(self, place: Place, path: str, method: str) -> int | None:
+        """Return the router that answers for what is concealed: the one that holds it, or the whole group of it."""
+        number, _ = self.rule_for(path, method)
+        if number is not None and self.rules[number].requirement.conceals:
+            pattern = self.rules[number].pattern
+            for group, router in place.mounts:
+                if pattern.covers(group):
+                    return router
+        return place.missing_at
+
     def policy(self, endpoint: Endpoint, number: int | None, method: str, *, path_named: bool) -> Policy:
         """Return what a request to an endpoint must meet, given the rule that applies."""
         policies = endpoint.policies
@@ -135,6 +186,7 @@ class Rules:
         if found is None:
             words = "; ".join(policy.words for policy in (one, other) if policy.requirement is not anyone)
             joined = _policy((one.requirement, other.requirement), words, ())
+            joined = joined._replace(demanded=one.demanded | other.demanded)
             found = self._joined[key] = (joined, one, other)
         return found[0]
 

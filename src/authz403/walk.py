@@ -16,7 +16,7 @@ from authz403.endpoint import Endpoint, Found, Place
 from authz403.errors import Mistakes
 from authz403.leaves import Param
 from authz403.marks import Mark, guards_of, marks_by_method, marks_of, unwrapped, written
-from authz403.paths import PathPattern
+from authz403.paths import EVERYTHING, PathPattern
 from authz403.request import WEBSOCKET
 from authz403.route_objects import (
     beneath,
@@ -40,7 +40,7 @@ from authz403.route_objects import (
     stepped_into,
     wrappers,
 )
-from authz403.routing import Entry, RouteChanged, Table, Trail
+from authz403.routing import Entry, RouteChanged, Table, Trail, Way
 from authz403.watched import Watch, watched
 
 _PATIENCE: Final = 1.0  # seconds between two walks that nothing but doubt calls for
@@ -88,7 +88,7 @@ class AppRoutes:
             self._doubted = now
             self._is_doubted = True
 
-    def find(self, native: tuple[Scope, Trail, str]) -> Found:
+    def find(self, native: tuple[Scope, Trail, str]) -> Way:
         """Return what the app's own router would do with a request, noting the way there.
 
         A request is its scope, an empty trail, and the path that the router sees.
@@ -128,6 +128,10 @@ class _Place(NamedTuple):
         if self.prefix.below:
             return self.prefix
         return PathPattern((*self.prefix.segments, *inside.segments), inside.below)
+
+    def found_at(self) -> Place:
+        """Return who answers for what stands here if it is concealed."""
+        return Place(self.above[-1] if self.missing_at is None else self.missing_at, self.mounts)
 
     def concealed_by(self, marks: Iterable[Mark], router: int) -> _Place:
         """Return this place with more marks of a group in it, for which `router` answers if they conceal it."""
@@ -176,14 +180,14 @@ class Walk:
         if place.marks:
             group = Endpoint(f"{place.label}/**", type(router).__name__, place.marks)
             self._told(group)
+        nothing = Found(group, place.found_at())
         return Table(
             router,
             entries=entries,
             low_priority=low_priority,
             by_default=default,
             included=[(one, one.routes) for one in included],
-            group=group,
-            place=Place(id(router) if place.missing_at is None else place.missing_at, place.mounts),
+            nothing=nothing,
         )
 
     def _hold(self, router: Any) -> None:
@@ -224,6 +228,7 @@ class Walk:
             route.matches,
             route,
             _NOWHERE,
+            _NOTHING,
             self._step(holder, attribute, id(holder)),
             holder=route if is_held else None,
             app=route.app if is_held else None,
@@ -265,6 +270,7 @@ class Walk:
             marks_by_method(function),
             takes_identity=takes_identity,
             resolves_paths=bool(frontends),
+            pattern=place.pattern(pattern),
         )
         methods = frozenset(getattr(route, "methods", None) or ()) or None
         handled = None if methods is not None else handled_methods(function)
@@ -273,9 +279,10 @@ class Walk:
         elif methods is None and kind is Route:
             methods = served_methods(function, endpoint.by_method)
         key = place.key if entry.is_plain and not frontends else None
-        self._serves(Served(place.pattern(pattern), methods, endpoint, place.params, key))
+        self._serves(Served(endpoint.pattern, methods, endpoint, place.params, key))
         is_leaf = kind in {Route, WebSocketRoute} and entry.is_plain and handled is None and entry.path_param is None
-        return entry._replace(endpoint=endpoint, handled=handled, is_leaf=is_leaf)
+        found = Found(endpoint, place.found_at())
+        return entry._replace(endpoint=endpoint, found=found, handled=handled, is_leaf=is_leaf)
 
     def _group(self, entry: Entry, place: _Place) -> Entry:
         """Walk a Mount or Host."""
@@ -304,6 +311,9 @@ class Walk:
             self.mistakes.add("app", type(around[-1]).__name__, why)
         if found is None or id(found) in place.above:
             return self._opaque(entry, app, place)
+        if root_path:
+            # The app then sees paths as from there, wherever it is mounted, so that its routes may stand anywhere.
+            place = place._replace(prefix=EVERYTHING)
         endpoint = Endpoint(f"{place.label}/**", type(app).__name__, place.marks)
         return entry._replace(endpoint=endpoint, inner=self._table(found, place), root_path=root_path)
 
@@ -317,7 +327,7 @@ class Walk:
             resolves_paths=True,
         )
         self._serves(Served(PathPattern(place.prefix.segments, below=True), None, endpoint, place.params, place.key))
-        return entry._replace(endpoint=endpoint)
+        return entry._replace(endpoint=endpoint, found=Found(endpoint, place.found_at()))
 
     def _default(self, router: Any, place: _Place) -> Entry | None:
         """Walk what a router runs where no route fits, if that is not its own 404."""
@@ -326,7 +336,7 @@ class Walk:
             return None
         step = self._step(router, "default", id(app))
         place = place._replace(label=f"{place.label}/** (default)", key=f"{place.key} default")
-        entry = Entry(_takes_all, router, _NOWHERE, step)
+        entry = Entry(_takes_all, router, _NOWHERE, _NOTHING, step)
         if router_of(app)[0] is not None:
             return self._entered(entry, app, place)
         endpoint = Endpoint(
@@ -337,7 +347,7 @@ class Walk:
             resolves_paths=True,
         )
         self._serves(Served(PathPattern(place.prefix.segments, below=True), None, endpoint, place.params))
-        return entry._replace(endpoint=endpoint)
+        return entry._replace(endpoint=endpoint, found=Found(endpoint, place.found_at()))
 
     def _serves(self, served: Served) -> None:
         self.served.append(served)
@@ -347,7 +357,9 @@ class Walk:
         self.conceals = self.conceals or any(mark.requirement.conceals for mark in endpoint.all_marks())
 
 
-_NOWHERE: Final = Endpoint("", "")  # stands in an entry until its place is walked
+# These stand in an entry until its place is walked.
+_NOWHERE: Final = Endpoint("", "")
+_NOTHING: Final = Found(None)
 
 
 def _takes_all(scope: Scope) -> tuple[Match, Scope]:
