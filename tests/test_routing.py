@@ -28,6 +28,7 @@ from authz403 import (
     any_role,
     anyone,
     authenticated,
+    deny,
     guard,
     param,
     public,
@@ -671,6 +672,23 @@ def test_static_files_are_one_endpoint(tmp_path: Path) -> None:
     assert drive(opened, scope_of("/static/a.txt"), BODYLESS).body == b"hello"
     assert drive(opened, scope_of("/static/missing.txt"), BODYLESS).status == 404
     assert drive(opened, scope_of("/static/../a.txt"), BODYLESS).reason == "invalid_path"
+
+
+@both
+@pytest.mark.parametrize("mounted", [False, True], ids=["route", "mounted"])
+def test_rules_that_tell_the_paths_of_a_route_apart_are_each_asked(framework: type[Starlette], mounted: bool) -> None:  # noqa: FBT001 - a row
+    """What was found for one path of a route is kept for another only where no rule tells them apart."""
+    ran: list[str] = []
+    app = framework()
+    add_route(app, "/orders/{id}", ran_by("order", ran), ["GET", "POST"])
+    prefix = "/shop" if mounted else ""
+    rules = [Rule("GET", f"{prefix}/orders/7", deny), Rule("GET", f"{prefix}/orders/*", anyone)]
+    outer = wrapped(Starlette(routes=[Mount("/shop", app)]) if mounted else app, gate_with(rules=rules, default=anyone))
+    for _ in range(2):
+        assert drive(outer, scope_of(f"{prefix}/orders/8"), BODYLESS).status == 200
+        assert drive(outer, scope_of(f"{prefix}/orders/7")).reason == "access_denied"
+        assert drive(outer, scope_of(f"{prefix}/orders/8", "POST")).reason == "no_policy"
+    assert ran == ["order", "order"]
 
 
 @pytest.mark.parametrize("kind", ["mount", "frontend", "rules alone"])

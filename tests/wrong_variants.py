@@ -349,10 +349,17 @@ VARIANTS: Final = (
     ),
     Variant(
         "forgets the rule of a file that is asked for with a slash behind it",
-        "gate.py",
+        "rules.py",
         'if endpoint.resolves_paths and path[-1:] == "/":',
         "if False:",
         ("test_routing.py::test_a_slash_behind_a_file_is_no_way_around_its_rule",),
+    ),
+    Variant(
+        "keeps the policy of one path for all paths of a route",
+        "rules.py",
+        "return all(rule.pattern.covers(pattern) or not rule.pattern.meets(pattern) for rule in self.rules)",
+        "return True",
+        ("test_routing.py::test_rules_that_tell_the_paths_of_a_route_apart_are_each_asked",),
     ),
     Variant(
         "sees the routes of the start for ever",
@@ -420,7 +427,7 @@ VARIANTS: Final = (
     ),
     Variant(
         "forgets the rule of a method that was sent in lower case",
-        "gate.py",
+        "rules.py",
         "upper = method.upper()",
         "upper = method",
         ("test_routing.py::test_a_lower_case_method_does_not_slip_past_the_rule_of_its_method",),
