@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -322,3 +322,22 @@ def test_methods_that_nobody_knows_have_rows_where_policies_name_them() -> None:
     app = Starlette(routes=[Mount("/dav", app=answering("dav", []))])
     gate = Gate(rules=[Rule("MKCOL", "/dav/**", authenticated)])
     assert [(row.method, row.is_default) for row in gate.coverage(app)] == [("MKCOL", False), ("*", True)]
+
+
+def test_an_app_that_a_router_falls_back_to_is_told_by_its_own_paths() -> None:
+    """It sees the whole path, so that its routes stand where they say."""
+    inner = Starlette(routes=[Route("/legacy/x", endpoint())])
+    by_route = Router([Route("/legacy/{rest:path}", inner)])
+    assert [row.path for row in Gate().coverage(by_route)] == ["/legacy/x"]
+    assert [row.path for row in Gate().coverage(Router(default=inner))] == ["/legacy/x"]
+
+
+def test_groups_that_are_told_apart_by_more_than_their_path_each_have_rows() -> None:
+    """A class that matches by a header leaves the next one something."""
+
+    class ByVersion(Mount):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return super().matches(scope) if dict(scope["headers"]).get(b"v") else (Match.NONE, {})
+
+    routes = [ByVersion("/m", routes=[Route("/x", endpoint())]), Mount("/m", routes=[Route("/x", endpoint())])]
+    assert [row.path for row in Gate().coverage(Starlette(routes=routes))] == ["/m/x", "/m/x"]

@@ -59,14 +59,26 @@ class ByVersion(Route):
         return super().matches(scope)
 
 
+def by_version(ran: list[str]) -> Starlette:
+    """Return an app whose two versions of an endpoint stand under different policies."""
+    one, two = public(ran_by("one", ran)), requires(ADMIN)(ran_by("two", ran))
+    return Starlette(routes=[ByVersion("1", "/x", one), ByVersion("2", "/x", two)])
+
+
+class AsksForTwo:
+    """Middleware inside the gate that asks for the second version, whatever was asked for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, "headers": [(b"x-version", b"2")]}, receive, send)
+
+
 def test_a_route_that_is_chosen_by_a_header_runs_under_its_own_policy() -> None:
     """The route's own `matches()` is asked, whatever it looks at."""
     ran: list[str] = []
-    routes = [
-        ByVersion("1", "/x", public(ran_by("one", ran))),
-        ByVersion("2", "/x", requires(ADMIN)(ran_by("two", ran))),
-    ]
-    app = guarded(Starlette(routes=routes), gate_with())
+    app = guarded(by_version(ran), gate_with())
     assert drive(app, scope_of("/x"), BODYLESS).status == 200
     assert drive(app, scope_of("/x", headers={"X-Version": "2"})).status == 401
     assert drive(app, admin("/x", **{"X-Version": "2"}), BODYLESS).status == 200
@@ -77,19 +89,8 @@ def test_a_header_that_changed_after_the_decision_leads_to_no_other_route() -> N
     """A door sees that path and method are the same; the latch before the other route sees that it is another."""
     ran: list[str] = []
 
-    class Changes:
-        def __init__(self, app: ASGIApp) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await self.app({**scope, "headers": [(b"x-version", b"2")]}, receive, send)
-
-    routes = [
-        ByVersion("1", "/x", public(ran_by("one", ran))),
-        ByVersion("2", "/x", requires(ADMIN)(ran_by("two", ran))),
-    ]
-    app = Starlette(routes=routes)
-    app.add_middleware(Changes)
+    app = by_version(ran)
+    app.add_middleware(AsksForTwo)
     app = guarded(app, gate_with())
     with listening() as events:
         answer = drive(app, scope_of("/x"))
@@ -440,19 +441,8 @@ def test_a_gate_that_only_reports_holds_nothing_up() -> None:
     """A mismatch is written down, and the request goes on."""
     ran: list[str] = []
 
-    class Changes:
-        def __init__(self, app: ASGIApp) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await self.app({**scope, "headers": [(b"x-version", b"2")]}, receive, send)
-
-    routes = [
-        ByVersion("1", "/x", public(ran_by("one", ran))),
-        ByVersion("2", "/x", requires(ADMIN)(ran_by("two", ran))),
-    ]
-    app = Starlette(routes=routes)
-    app.add_middleware(Changes)
+    app = by_version(ran)
+    app.add_middleware(AsksForTwo)
     app = guarded(app, gate_with(dangerously_report_only=True))
     with listening() as events:
         assert drive(app, scope_of("/x"), BODYLESS).status == 200

@@ -143,9 +143,9 @@ class _Place(NamedTuple):
 class Walk:
     """One walk through an app: its table of routes, what it serves, and what is wrong with it (`mistakes`).
 
-    `layers` is what was seen around routers and routes, `routers` and `steps` all
-    that has a door or a latch, `answers_itself` the routers that
-    answer unknown paths in a way of their own. Without `doors`, nothing is put into the app.
+    `layers` is what was seen around routers and routes, `routers` and `steps` all that has a door or a latch,
+    `answers_itself` the routers that answer unknown paths in a way of their own. Without `doors`, nothing is put into
+    the app.
     """
 
     def __init__(self, app: ASGIApp, doors: Doors | None) -> None:
@@ -236,16 +236,19 @@ class Walk:
             is_plain=is_plain(route, "matches", "handle"),
         )
         self._check_names(route, place)
+        expression = getattr(getattr(route, "path_regex", None), "pattern", None)
+        above = place.label
         place = place.concealed_by(guards, place.above[-1])._replace(
             params=place.params.union(getattr(route, "param_convertors", None) or ()),
-            label=place.label + label_of(route),
-            key=f"{place.key} {getattr(getattr(route, 'path_regex', None), 'pattern', id(route))}",
+            label=above + label_of(route),
+            key=f"{place.key} {expression if is_plain(route, 'matches') and expression is not None else id(route)}",
         )
         if kind is Mount or kind is Host:
             return pattern, self._group(entry, place)
         function = getattr(route, "endpoint", None) or getattr(route, "app", None) or route
         if kind is Route and router_of(function)[0] is not None:
-            return pattern, self._entered(entry, function, place)
+            # It sees the whole path, as the router of this route does.
+            return pattern, self._entered(entry, function, place._replace(label=above))
         return pattern, self._endpoint(entry, function, place, pattern)
 
     def _check_names(self, route: Any, place: _Place) -> None:
@@ -291,8 +294,7 @@ class Walk:
             self.has_hosts = True
             place = place._replace(label=f"{place.label}{route.host}:", key=f"{place.key} {route.host}")
         else:
-            own = prefix_of(route)
-            place = place._replace(prefix=place.pattern(own))
+            place = place._replace(prefix=place.pattern(prefix_of(route)))
         whole = PathPattern(place.prefix.segments, below=True)
         place = place._replace(mounts=(*place.mounts, (whole, place.above[-1])))
         if not is_plain(route, "handle"):
@@ -335,12 +337,12 @@ class Walk:
         if getattr(app, "__func__", None) is Router.not_found:
             return None
         step = self._step(router, "default", id(app))
-        place = place._replace(label=f"{place.label}/** (default)", key=f"{place.key} default")
+        place = place._replace(key=f"{place.key} default")
         entry = Entry(_takes_all, router, _NOWHERE, _NOTHING, step)
         if router_of(app)[0] is not None:
             return self._entered(entry, app, place)
         endpoint = Endpoint(
-            place.label,
+            f"{place.label}/** (default)",
             _name_of(app),
             _distinct((*place.marks, *(mark for layer in layers(app) for mark in guards_of(layer)), *marks_of(app))),
             marks_by_method(app),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -13,7 +14,7 @@ R = TypeVar("R")
 class Watch:
     """Says whether any of the lists that it stands at has changed since."""
 
-    __slots__ = ("has_changed",)
+    __slots__ = ("__weakref__", "has_changed")
 
     def __init__(self) -> None:
         self.has_changed = False
@@ -22,13 +23,21 @@ class Watch:
 class WatchedList(list[T]):
     """A list that tells its watches of every change, at the cost of nothing where it is only read."""
 
-    watches: tuple[Watch, ...] = ()
+    watches: WeakSet[Watch]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[list[T]], tuple[list[T]]]:
+        """Make copies, pickled ones too, plain lists: what happens to them is nobody's matter."""
+        del protocol
+        return list, (list(self),)
 
 
 def watched(items: list[T], watch: Watch) -> WatchedList[T]:
     """Return the same list if it is watched already, else one with the same items, from now on told of by `watch`."""
-    found = items if isinstance(items, WatchedList) else WatchedList(items)
-    found.watches = (*(one for one in found.watches if not one.has_changed), watch)
+    found = items
+    if not isinstance(found, WatchedList):
+        found = WatchedList(items)
+        found.watches = WeakSet()  # whoever asks no more is told no more
+    found.watches.add(watch)
     return found
 
 
@@ -38,7 +47,7 @@ def _telling(change: Callable[..., R]) -> Callable[..., R]:
         try:
             return change(self, *args, **named)
         finally:
-            for watch in self.watches:
+            for watch in tuple(self.watches):
                 watch.has_changed = True
 
     return changed
