@@ -1,9 +1,12 @@
 """The latch: whatever a router chooses, it runs what was decided on or nothing."""
 
 import asyncio
+import copy
 import functools
 import re
+from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -12,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Match, Mount, Route, Router
+from starlette.routing import BaseRoute, Match, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz403 import any_role, anyone, authenticated, guard, public, requirement, requires
@@ -33,6 +36,7 @@ from tests.apps_made import (
     listening,
     ran_by,
     scope_of,
+    unwalkable,
     wrapped,
 )
 
@@ -495,3 +499,356 @@ def test_a_custom_api_route_class_is_held_as_it_is() -> None:
     assert drive(app, scope_of("/x")).status == 401
     assert drive(app, scope_of("/x", headers=bearer()), BODYLESS).status == 200
     assert ran == ["timed", "x"]
+
+
+# ---- apps that are more than they look
+
+
+class Beside:
+    """Middleware that answers some paths by an app of its own."""
+
+    def __init__(self, app: ASGIApp, router: ASGIApp) -> None:
+        self.app = app
+        self.router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.router if scope.get("path") == "/healthz" else self.app)(scope, receive, send)
+
+
+@pytest.mark.parametrize("place", ["add_middleware", "around", "mount"])
+def test_an_attribute_named_router_is_not_taken_for_the_apps_router(place: str) -> None:
+    """Middleware may hold what it likes; the routes are those of the app that it wraps, and their policies hold."""
+    ran: list[str] = []
+
+    def health(scope: Scope, receive: Receive, send: Send) -> Any:  # noqa: ANN401 - an awaitable
+        return answering("health", ran)(scope, receive, send)
+
+    api = Starlette(routes=[Route("/secret", requires(ADMIN)(ran_by("secret", ran))), Route("/x", ran_by("x", ran))])
+    app: ASGIApp
+    if place == "add_middleware":
+        api.add_middleware(Beside, health)
+        app = guarded(api, gate_with())
+    elif place == "around":
+        app = wrapped(Beside(api, health), gate_with())
+    else:
+        app = guarded(Starlette(routes=[Mount("/m", Beside(api, health))]), gate_with())
+    prefix = "/m" if place == "mount" else ""
+    assert drive(app, scope_of(f"{prefix}/secret")).status == 401
+    assert drive(app, scope_of(f"{prefix}/x")).reason == "no_policy"
+    assert drive(app, admin(f"{prefix}/secret"), BODYLESS).status == 200
+    assert ran == ["secret"]
+
+
+def test_an_app_that_middleware_holds_besides_is_a_mistake() -> None:
+    """Nobody can tell when it runs, so that its marks would be for nothing: the message names the ways out."""
+    legacy = Starlette(routes=[Route("/healthz", requires(ADMIN)(ran_by("legacy", [])))])
+    app = wrapped(Beside(Starlette(), legacy), gate_with())
+    answer = drive(app, scope_of("/healthz"))
+    assert answer.reason == "misconfigured"
+    with listening() as events:
+        drive(app, scope_of("/healthz"))
+    assert "Beside holds it besides the app that it wraps" in str(events[0]["hint"])
+
+
+def test_an_app_class_that_dispatches_by_itself_is_one_endpoint() -> None:
+    """What a class of apps does in its own `__call__` cannot be told; at the top it has to be said what is meant."""
+    ran: list[str] = []
+
+    class Multi(Starlette):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await answering("multi", ran)(scope, receive, send)
+
+    inner = Multi(routes=[Route("/x", public(ran_by("x", ran)))])
+    app = guarded(Starlette(routes=[Mount("/m", inner)]), gate_with())
+    assert drive(app, scope_of("/m/x")).reason == "no_policy"
+    assert drive(wrapped(inner, gate_with()), scope_of("/x")).reason == "misconfigured"
+    assert ran == []
+
+
+@pytest.mark.parametrize("shape", ["endpoint", "function", "class", "FastAPI", "default", "mount"])
+def test_an_endpoint_that_holds_an_app_is_itself_and_not_that_app(shape: str) -> None:
+    """A view may keep the app at hand; what runs is the view, under its own marks."""
+    ran: list[str] = []
+    other = Starlette(routes=[Route("/e", public(ran_by("other", ran)))])
+
+    @requires(ADMIN)
+    class Tool:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await answering("tool", ran)(scope, receive, send)
+
+    class View:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, request: Request) -> Response:
+            ran.append("view")
+            return PlainTextResponse("view")
+
+    @requires(ADMIN)
+    class Class(HTTPEndpoint):
+        router = APIRouter()
+        app = other
+
+        async def get(self, request: Request) -> Response:
+            ran.append("class")
+            return PlainTextResponse("class")
+
+    function = requires(ADMIN)(ran_by("function", ran))
+    function.router = Router()  # type: ignore[attr-defined]  # as some decorators do
+    app: ASGIApp
+    if shape == "FastAPI":
+        app = FastAPI()
+        app.add_api_route("/e", requires(ADMIN)(View(other)))
+    elif shape == "default":
+        app = Router(default=Tool(other))
+    else:
+        routes = {
+            "endpoint": Route("/e", Tool(other)),
+            "function": Route("/e", function),
+            "class": Route("/e", Class),
+            "mount": Mount("/e", Tool(other)),
+        }
+        app = Starlette(routes=[routes[shape]])
+    app = wrapped(app, gate_with())
+    path = "/e/none" if shape == "mount" else "/e"
+    assert drive(app, scope_of(path)).status == 401
+    assert ran == []
+    assert drive(app, admin(path), BODYLESS).status == 200
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("what", ["router of an app", "app of a middleware", "app at the top"])
+def test_what_leads_to_a_router_is_looked_at_each_time(what: str) -> None:
+    """Another router in its place has no door; it is found before anything runs in there."""
+    ran: list[str] = []
+    sub = Starlette(routes=[Route("/x", public(ran_by("old", ran)))])
+    other = Router([Route("/x", requires(ADMIN)(ran_by("new", ran)))])
+    between = Metrics(sub, ran)
+    if what == "app at the top":
+        app: ASGIApp = wrapped(between, gate_with())
+        path = "/x"
+    else:
+        app = guarded(Starlette(routes=[Mount("/s", between if "middleware" in what else sub)]), gate_with())
+        path = "/s/x"
+    if what != "router of an app":
+        assert drive(app, scope_of(path), BODYLESS).status == 200
+        between.app = other
+    else:
+        assert drive(app, scope_of("/none")).status == 404
+        sub.router = other
+    assert drive(app, scope_of(path)).status == 401
+    assert "new" not in ran
+    assert drive(app, admin(path), BODYLESS).status == 200
+    assert ran[-1] == "new"
+
+
+@pytest.mark.parametrize("how", ["__getattr__", "__init__", "class, later"])
+def test_a_class_that_makes_its_methods_as_it_goes_is_judged_for_all(how: str) -> None:
+    """Where nobody can know which methods there are, none is taken for a 405."""
+    ran: list[str] = []
+
+    async def handler(*args: object) -> Response:
+        ran.append("handler")
+        return PlainTextResponse("x")
+
+    class ByGetattr(HTTPEndpoint):
+        def __getattr__(self, name: str) -> object:
+            if name == "post":
+                return handler
+            raise AttributeError(name)
+
+    class ByInit(HTTPEndpoint):
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.post = handler
+            super().__init__(scope, receive, send)
+
+    class Later(HTTPEndpoint):
+        pass
+
+    kind: type[HTTPEndpoint] = {"__getattr__": ByGetattr, "__init__": ByInit, "class, later": Later}[how]
+    app = guarded(Starlette(routes=[Route("/e", requires(ADMIN)(kind))]), gate_with())
+    assert drive(app, scope_of("/e", "POST"), BODYLESS).status == (405 if how == "class, later" else 401)
+    if how == "class, later":
+        Later.post = handler  # type: ignore[attr-defined]  # that is the point
+    assert drive(app, scope_of("/e", "POST")).status == 401
+    assert ran == []
+    assert drive(app, admin("/e", "POST"), BODYLESS).status == 200
+    assert ran == ["handler"]
+
+
+def test_a_guard_on_an_app_holds_where_its_router_is_included() -> None:
+    """A group stays one, mounted or included."""
+    ran: list[str] = []
+    api = FastAPI()
+    api.add_api_route("/x", public(ran_by("x", ran)))
+    guard(api, ADMIN)
+    main = FastAPI()
+    main.include_router(api.router, prefix="/i")
+    guarded(main, gate_with())
+    assert drive(main, scope_of("/i/x")).status == 401
+    assert drive(main, admin("/i/x"), BODYLESS).status == 200
+    assert ran == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["route", "mount"])
+def test_a_route_that_was_given_another_handler_is_not_taken_for_plain(kind: str) -> None:
+    """What an instance does in its own way cannot be told from its class."""
+    ran: list[str] = []
+    elsewhere = Route("/x", requires(ADMIN)(ran_by("elsewhere", ran))).handle
+    route = Route("/x", ran_by("x", ran)) if kind == "route" else Mount("/x", Router([Route("/", ran_by("x", ran))]))
+    route.handle = elsewhere  # type: ignore[method-assign]  # that is the point
+    app = guarded(Starlette(routes=[route]), gate_with())
+    assert drive(app, scope_of("/x/" if kind == "mount" else "/x")).reason == "no_policy"
+    assert ran == []
+
+
+# ---- what works without a gate works behind it
+
+
+def test_what_is_appended_to_an_included_router_is_served() -> None:
+    """FastAPI itself notices it only where its routes are not in use yet; behind a gate they always are."""
+    ran: list[str] = []
+    router = APIRouter()
+    router.add_api_route("/a", public(ran_by("a", ran)))
+    app = FastAPI()
+    app.include_router(router, prefix="/i")
+    guarded(app, gate_with())
+    assert drive(app, scope_of("/i/a"), BODYLESS).status == 200
+    router.routes.append(Mount("/m", Router([Route("/q", public(ran_by("q", ran)))])))
+    assert drive(app, scope_of("/i/m/q"), BODYLESS).status == 200
+    router.routes.pop()
+    assert drive(app, scope_of("/i/m/q")).status == 404
+    assert drive(app, scope_of("/i/a"), BODYLESS).status == 200
+    assert ran == ["a", "q", "a"]
+
+
+def test_what_came_after_fastapi_looked_is_as_on_the_bare_app() -> None:
+    """A mount that FastAPI does not serve is not served, and the start is not stopped for it."""
+    ran: list[str] = []
+    router = APIRouter()
+    router.add_api_route("/a", public(ran_by("a", ran)))
+    app = FastAPI()
+    app.include_router(router)
+    app.openapi()
+    router.routes.append(Mount("/m", Router([Route("/q", public(ran_by("q", ran)))])))
+    guarded(app, gate_with())
+    assert drive(app, scope_of("/a"), BODYLESS).status == 200
+    assert gate_with().coverage(app)[-1].path in {"/a", "/m/q"}
+
+
+@pytest.mark.parametrize("place", ["mount", "route"])
+def test_an_object_with_every_attribute_is_one_endpoint(place: str) -> None:
+    """Mocks answer whatever they are asked for, for ever."""
+    mock = AsyncMock()
+    app = Starlette(routes=[Mount("/m", mock) if place == "mount" else Route("/m", mock)])
+    app = guarded(app, gate_with())
+    assert drive(app, scope_of("/m/" if place == "mount" else "/m")).reason == "no_policy"
+    mock.assert_not_called()
+
+
+@pytest.mark.parametrize("routes_of", ["hidden", "rules alone"])
+def test_a_gate_that_only_reports_is_a_gate_for_its_doors(routes_of: str) -> None:
+    """An enforcing gate further out that cannot look inside leaves the routers there to the inner one."""
+    ran: list[str] = []
+    inner = wrapped(Starlette(routes=[Route("/x", public(ran_by("x", ran)))]), gate_with(dangerously_report_only=True))
+    app: ASGIApp
+    if routes_of == "hidden":
+        app = guarded(Starlette(routes=[Mount("/o", unwalkable(inner))]), gate_with(default=anyone))
+    else:
+        app = AuthzMiddleware(inner, gate=gate_with(default=anyone), routes_of=None)
+    path = "/o/x" if routes_of == "hidden" else "/x"
+    assert drive(app, scope_of(path), BODYLESS).status == 200
+    assert ran == ["x"]
+
+
+def test_copies_of_routes_are_held_for_themselves() -> None:
+    """A copy of a route that stands behind a gate is another route, here or in another app."""
+    ran: list[str] = []
+    first = guarded(Starlette(routes=[Route("/x", requires(ADMIN)(ran_by("x", ran)))]), gate_with())
+    assert drive(first, scope_of("/x")).status == 401
+    copied = [copy.copy(route) for route in first.routes]
+    second = guarded(Starlette(routes=copied), gate_with())
+    assert drive(second, scope_of("/x")).status == 401
+    assert drive(second, admin("/x"), BODYLESS).status == 200
+    assert drive(first, admin("/x"), BODYLESS).status == 200
+    assert ran == ["x", "x"]
+    assert drive(Starlette(routes=copied), scope_of("/x")).reason == "route_mismatch"
+
+
+def test_a_router_that_is_mounted_and_included_is_served_both_ways(tmp_path: Path) -> None:
+    """FastAPI makes routes of its own of what it includes, and copies some."""
+    ran: list[str] = []
+    (tmp_path / "index.html").write_text("hello")
+    router = APIRouter()
+    router.routes.append(Mount("/st", Router([Route("/q", public(ran_by("q", ran)))])))
+    router.frontend("/f", directory=tmp_path)
+    app = FastAPI()
+    app.mount("/m", router)
+    app.include_router(router, prefix="/i")
+    guarded(app, gate_with(default=anyone))
+    for prefix in ("/m", "/i"):
+        assert drive(app, scope_of(f"{prefix}/st/q"), BODYLESS).status == 200, prefix
+        assert drive(app, scope_of(f"{prefix}/f/index.html"), BODYLESS).body == b"hello", prefix
+    assert ran == ["q", "q"]
+
+
+def test_a_route_whose_app_is_a_method_is_served() -> None:
+    """A bound method is another object each time it is looked up."""
+    ran: list[str] = []
+
+    class Own(BaseRoute):
+        async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await answering("own", ran)(scope, receive, send)
+
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return (Match.FULL, {}) if scope["path"] == "/own" else (Match.NONE, {})
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+
+    app = guarded(Starlette(routes=[Own()]), gate_with(default=anyone))
+    assert drive(app, scope_of("/own"), BODYLESS).status == 200
+    assert ran == ["own"]
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["add_middleware", "from outside"])
+def test_an_app_that_asks_itself_is_decided_anew(outside: bool) -> None:  # noqa: FBT001 - a row
+    """A handler may send a copy of its scope to the whole app: that is another request, under its own policy."""
+    ran: list[str] = []
+    holder: list[ASGIApp] = []
+
+    async def batch(request: Request) -> Response:
+        ran.append("batch")
+        inner = await connect(holder[0], {**request.scope, "path": request.query_params["path"]}, BODYLESS)
+        return PlainTextResponse(str(inner.status))
+
+    routes = [
+        Route("/batch", requires(authenticated)(batch)),
+        Route("/a", requires(authenticated)(ran_by("a", ran))),
+        Route("/closed", requires(ADMIN)(ran_by("closed", ran))),
+    ]
+    app = Starlette(routes=routes)
+    holder.append(wrapped(app, gate_with()) if outside else guarded(app, gate_with()))
+
+    def asked(path: str) -> bytes:
+        scope = scope_of("/batch", headers=bearer(), query_string=f"path={path}".encode())
+        return drive(holder[0], scope, BODYLESS).body
+
+    assert asked("/a") == b"200"
+    assert asked("/closed") == b"403"
+    assert ran == ["batch", "a", "batch"]
+
+
+def test_a_router_with_a_404_of_its_own_answers_by_it() -> None:
+    """A subclass may say `not_found` in its own words: that is its 404, and no endpoint."""
+
+    class Polite(Router):
+        async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse("sorry", status_code=404)(scope, receive, send)
+
+    app = wrapped(Polite([Route("/x", requires(ADMIN.concealed())(ran_by("x", [])))]), gate_with())
+    assert drive(app, scope_of("/none"), BODYLESS).body == b"sorry"
+    assert drive(app, scope_of("/x"), BODYLESS).body == b"sorry"

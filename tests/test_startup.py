@@ -1,7 +1,8 @@
 """What shows only when a gate meets an app: every mistake at once, before anything is served."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -222,6 +223,23 @@ def test_the_mistakes_of_a_gate_made_by_a_factory_are_told() -> None:
 
 
 # ---- rules that never apply
+
+
+def test_routes_that_the_start_of_the_app_adds_are_there_for_rules() -> None:
+    """The gate meets an app that has started; what does not fit then stops the server, and the app ends in order."""
+    told: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.router.routes.append(Route("/metrics", public(ran_by("metrics", []))))
+        yield
+        told.append("ended")
+
+    good = wrapped(Starlette(lifespan=lifespan), gate_with(rules=[Rule("GET", "/metrics", anyone)]))
+    assert mistakes_of(good) == []
+    bad = wrapped(Starlette(lifespan=lifespan), gate_with(rules=[Rule("GET", "/nowhere", anyone)]))
+    assert len(mistakes_of(bad)) == 1
+    assert told == ["ended", "ended"]
 
 
 @both

@@ -87,6 +87,12 @@ class AuthzMiddleware:
             await self._misconfigured(scope, send)
             return
         outer: tuple[Ticket, ...] = scope.get(TICKETS, ())
+        for number, ticket in enumerate(outer):
+            if ticket.routes is not None and ticket.routes is met.routes:
+                # The app asks itself with a copy of the scope: another request, which is decided anew.
+                outer = outer[:number]
+                scope = {**scope, TICKETS: outer}
+                break
         trail: Trail = []
         within = outer[-1].outcome if outer else None
         if met.routes is None:
@@ -219,12 +225,33 @@ class AuthzMiddleware:
         return AppRoutes(app, Doors(gate))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._met is None and self._meet() is None and self._failure is not None:
-            # Servers swallow an exception raised here and serve on; this message stops them.
+        """Start the app, and meet it once it has started: until then, it may add routes."""
+        failure: ConfigurationError | None = None
+        has_asked = False
+
+        async def receive_on() -> Message:
+            nonlocal has_asked
+            has_asked = True
+            return await receive() if failure is None else {"type": "lifespan.shutdown"}
+
+        async def send_on(message: Message) -> None:
+            nonlocal failure
+            if message["type"] == "lifespan.startup.complete" and (self._met or self._meet()) is None:
+                failure = self._failure
+            if failure is None:
+                await send(message)
+
+        try:
+            await self.app(scope, receive_on, send_on)
+        except Exception:
+            if has_asked or (self._met or self._meet()) is not None:
+                raise
+            failure = self._failure  # an app without lifespan is met all the same
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(self._failure)})
-            raise self._failure
-        await self.app(scope, receive, send)
+        if failure is not None:
+            # Servers swallow an exception raised here and serve on; this message stops them.
+            await send({"type": "lifespan.startup.failed", "message": str(failure)})
+            raise failure
 
     async def _misconfigured(self, scope: Scope, send: Send) -> None:
         gate = self._gate if isinstance(self._gate, Gate) else Gate()

@@ -5,7 +5,7 @@ A door stands before every router that was walked, a latch before everything tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from starlette._utils import get_route_path
@@ -53,6 +53,19 @@ class Ticket:
         self.missing_at = own.missing_at
         self.is_missing = own.concealed_as_missing
         self.before: Scope | None = None
+
+    @property
+    def is_out_of_date(self) -> bool:
+        """Whether the app's routes changed since, so that one of them may have no latch."""
+        return self.walk is not None and self.walk.watch.has_changed
+
+    def is_for(self, scope: Scope) -> bool:
+        """Tell whether a request is still of the type and method that were decided on, by the same routes."""
+        return self.method == scope.get("method") and self.type == scope["type"] and not self.is_out_of_date
+
+    def leaves_to_others(self, scope: Scope, router: int) -> bool:
+        """Tell whether the gate does not know a router, so that another gate decides for that."""
+        return self.is_for(scope) and (self.walk is None or router not in self.walk.routers)
 
 
 class Door:
@@ -119,69 +132,54 @@ class Door:
         """Tell whether some gate decided that this router may see this request, and none decided on another."""
         here = (self._here, get_route_path(scope))
         expected = False
-        for ticket in _binding(tickets) if len(tickets) > 1 else tickets:
-            if _let_pass(ticket):
-                return True
-            if ticket.walk is not None and ticket.walk.watch.has_changed:
-                return False  # a route that came in between has no latch
-            if ticket.method != scope.get("method") or ticket.type != scope["type"]:
-                return False
-            if here in ticket.trail:
+        for ticket in tickets:
+            if _let_pass(ticket) or (ticket.is_for(scope) and here in ticket.trail):
                 expected = True
-            elif ticket.walk is not None and self._here in ticket.walk.routers:
+            elif not ticket.gate.report_only and not ticket.leaves_to_others(scope, self._here):
                 return False
         return expected
 
     async def _mismatch(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> None:
-        if not tickets:
-            told = "was reached without a gate"
-        elif any(ticket.walk is not None and ticket.walk.watch.has_changed for ticket in tickets):
-            told = "has other routes than when the request was decided"
+        name = type(self._router).__name__
+        if any(ticket.is_out_of_date for ticket in tickets):
+            told = f"{name} has other routes than when the request was decided"
         else:
-            told = "sees another request than was decided on"
-        hint = f"{type(self._router).__name__} {told}: {_named(scope)}"
-        if tickets:
-            await _refuse(tickets, hint, self.app, scope, receive, send)
-            return
-        wanted = {name.encode("ascii"): name for name in self._gate.fields}
-        outcome = self._gate.refused(access_request(scope, wanted), Reason.ROUTE_MISMATCH, hint)
-        self._gate.record(outcome)
-        if outcome.response is not None:
-            await respond(outcome.response, scope, send)
+            told = f"{name} sees another request than was decided on"
+        await _refuse(self._gate, tickets, told, self.app, scope, receive, send)
 
 
 class Latch:
     """Stands before what a router may run, and lets in only requests that were decided to run that.
 
     So whatever makes a router choose otherwise than its table says (headers that its routes look at, an expression that
-    was changed, a route that came in between) runs nothing. `beneath` is what stands behind it.
+    was changed, a route that came in between) runs nothing. `beneath` is what stands behind it, and `step` is what a
+    trail calls that.
     """
 
-    __slots__ = ("_step", "beneath")
+    __slots__ = ("_gate", "beneath", "step")
 
-    def __init__(self, beneath: Callable[[Scope, Receive, Send], Awaitable[None]], step: int) -> None:
+    def __init__(self, beneath: ASGIApp, step: int, gate: Gate) -> None:
         self.beneath = beneath
-        self._step = step
+        self.step = step
+        self._gate = gate
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection (ASGI 3)."""
         tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
-        if (len(tickets) == 1 and self._step in tickets[0].trail) or self._is_expected(tickets):
+        if (len(tickets) == 1 and self.step in tickets[0].trail) or self._is_expected(tickets):
             return self.beneath(scope, receive, send)
         for ticket in tickets:
             if ticket.routes is not None:
                 ticket.routes.doubt()
-        hint = f"the router chose another route than was decided on: {_named(scope)}"
-        return _refuse(tickets, hint, self.beneath, scope, receive, send)
+        told = "the router chose another route than was decided on"
+        return _refuse(self._gate, tickets, told, self.beneath, scope, receive, send)
 
     def _is_expected(self, tickets: tuple[Ticket, ...]) -> bool:
         expected = False
-        for ticket in _binding(tickets):
-            if _let_pass(ticket):
-                return True
-            if self._step in ticket.trail:
+        for ticket in tickets:
+            if _let_pass(ticket) or self.step in ticket.trail:
                 expected = True
-            elif ticket.walk is not None and self._step in ticket.walk.steps:
+            elif not ticket.gate.report_only and ticket.walk is not None and self.step in ticket.walk.steps:
                 return False
         return expected
 
@@ -215,23 +213,39 @@ class Doors:
     def before(self, holder: Any, attribute: str, step: int) -> str | None:  # noqa: ANN401 - routes share no type
         """Put a latch before what is called by this attribute; say why where that cannot be."""
         beneath = getattr(holder, attribute)
-        if not isinstance(beneath, Latch):
-            try:
-                setattr(holder, attribute, Latch(beneath, step))
-            except AttributeError:
-                return f"its {attribute} cannot be held to what was decided"
+        if isinstance(beneath, Latch):
+            if beneath.step == step:
+                return None
+            # A copy of what had a latch before, which leads to the original.
+            own = getattr(type(holder), attribute, None)
+            beneath = beneath.beneath if own is None else own.__get__(holder)
+        try:
+            setattr(holder, attribute, Latch(beneath, step, self._gate))
+        except AttributeError:
+            return f"its {attribute} cannot be held to what was decided"
         return None
 
 
 async def _refuse(
-    tickets: tuple[Ticket, ...], hint: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    own: Gate, tickets: tuple[Ticket, ...], told: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Answer 500 for a request that is not the one decided on; a gate that only reports lets it go on."""
-    gate = _binding(tickets)[-1].gate
-    outcome = gate.broken(tickets[-1].outcome, Reason.ROUTE_MISMATCH, hint)
-    if gate.report_only:
-        await app(scope, receive, send)
-    elif outcome.response is not None:
+    """Answer 500 for a request that is not the one decided on; a gate that only reports lets it go on.
+
+    `own` is the gate that put this door or latch here: without tickets, nobody else is there to answer.
+    """
+    named = f"{scope.get('method', WEBSOCKET)} {scope['path']}"
+    if not tickets:
+        wanted = {name.encode("ascii"): name for name in own.fields}
+        hint = f"a router was reached without a gate: {named}"
+        outcome = own.refused(access_request(scope, wanted), Reason.ROUTE_MISMATCH, hint)
+        own.record(outcome)
+    else:
+        gate = _binding(tickets)[-1].gate
+        outcome = gate.broken(tickets[-1].outcome, Reason.ROUTE_MISMATCH, f"{told}: {named}")
+        if gate.report_only:
+            await app(scope, receive, send)
+            return
+    if outcome.response is not None:
         await respond(outcome.response, scope, send)
 
 
@@ -250,7 +264,3 @@ def _binding(tickets: tuple[Ticket, ...]) -> tuple[Ticket, ...]:
 def _let_pass(ticket: Ticket) -> bool:
     """Tell whether a gate that only reports let something pass which it may not even have routed."""
     return ticket.gate.report_only and not ticket.outcome.decision.allowed
-
-
-def _named(scope: Scope) -> str:
-    return f"{scope.get('method', WEBSOCKET)} {scope['path']}"

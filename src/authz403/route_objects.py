@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Final
 
+from starlette.applications import Starlette
 from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor, UUIDConvertor
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
 
 from authz403.errors import ConfigurationError, Mistake
-from authz403.marks import NEED, TAKES_IDENTITY, Mark, unwrapped
+from authz403.marks import NEED, TAKES_IDENTITY, Mark, guards_of, unwrapped
 from authz403.paths import EVERYTHING, PathPattern, split
 from authz403.request import WEBSOCKET
 
@@ -22,7 +26,7 @@ def layers(app: object) -> Iterator[object]:
     """Yield an app and what it wraps, by the attribute `app` that middleware keeps it in, down to its router."""
     for layer in wrappers(app):
         yield layer
-        if isinstance(layer, Router | BaseRoute) or isinstance(getattr(layer, "router", None), Router):
+        if isinstance(layer, BaseRoute) or _routed_by(layer) is not None:
             return
 
 
@@ -32,18 +36,49 @@ def wrappers(app: object) -> Iterator[object]:
     while app is not None and id(app) not in seen:
         seen.add(id(app))
         yield app
-        app = getattr(app, "app", None)
+        app = app.app if _holds(app, "app") else None  # type: ignore[attr-defined]  # looked up before
+
+
+def _holds(layer: object, name: str) -> bool:
+    """Tell whether something has an attribute of its own accord, and does not make one for whoever asks."""
+    return name in getattr(layer, "__dict__", {}) or inspect.getattr_static(type(layer), name, None) is not None
+
+
+def _routed_by(layer: object) -> Router | None:
+    """Return the router of a layer that is a router, or an app which does nothing but hand requests to one."""
+    if isinstance(layer, Router):
+        return layer
+    if isinstance(layer, Starlette) and _is_frameworks_own(type(layer), "__call__"):
+        return layer.router
+    return None
 
 
 def router_of(app: object) -> tuple[Router | None, str]:
     """Return the router that an app leads to, and the root path that a FastAPI app on the way sets."""
     for layer in layers(app):
-        if isinstance(layer, Router):
-            return layer, ""
-        router = getattr(layer, "router", None)
-        if isinstance(router, Router):
-            return router, getattr(layer, "root_path", "") or ""
+        router = _routed_by(layer)
+        if router is not None:
+            return router, "" if router is layer else getattr(layer, "root_path", "") or ""
     return None, ""
+
+
+def way_to_router(app: object) -> tuple[tuple[object, str, object], ...]:
+    """Return what leads from an app to its router: what holds the next, by which attribute, and the next."""
+    around = tuple(layers(app))
+    hops = [(holder, "app", held) for holder, held in pairwise(around)]
+    router = _routed_by(around[-1])
+    if router is not None and router is not around[-1]:
+        hops.append((around[-1], "router", router))
+    return tuple(hops)
+
+
+_OURS: Final = ("authz403.", "fastapi.", "starlette.")
+
+
+def apps_beside(layer: object) -> Iterator[object]:
+    """Yield the routers and apps that a middleware of somebody's own holds besides the one that it wraps."""
+    if not isinstance(layer, Router | Starlette | BaseRoute) and not type(layer).__module__.startswith(_OURS):
+        yield from (held for held in getattr(layer, "__dict__", {}).values() if isinstance(held, Router | Starlette))
 
 
 def mounted(route: Any) -> object:
@@ -105,21 +140,20 @@ def flat_routes(router: Router) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
         except ImportError as error:
             why = "this FastAPI cannot say what its included routers hold; authz403 needs FastAPI 0.144 or later"
             raise ConfigurationError("the app", [Mistake("include_router", type(route).__name__, why)]) from error
-        contexts = iter_route_contexts([route])
+        # FastAPI leaves out the routes that it does not know. A route may be there several times, by several includes.
+        marks: dict[int, deque[tuple[Mark, ...]]] = defaultdict(deque)
         for original, needed in _included_routes(route, own):
-            # FastAPI leaves out the routes that it does not know; the others keep their order.
-            if isinstance(original, _ROUTES):
-                context = next(contexts)
-                if original_of(context) is not original:
-                    raise TypeError("FastAPI lists included routes in an order of its own")
-                yield context, needed
+            marks[id(original)].append(needed)
+        for context in iter_route_contexts([route]):
+            yield context, marks[id(original_of(context))].popleft()
 
 
 def _included_routes(included: Any, above: tuple[Mark, ...]) -> Iterator[tuple[Any, tuple[Mark, ...]]]:
     """Yield each route under an included router with the marks of all includes and routers on the way to it."""
     # The context of an include holds what the including router and the include itself say.
     on_include, on_router = included.include_context.dependencies, included.original_router.dependencies
-    here = (*above, *_needs_among(on_include), *_needs_among(on_router))
+    needed = (*_needs_among(on_include), *_needs_among(on_router))
+    here = (*above, *needed, *guards_of(included.original_router))
     for route in included.original_router.routes:
         if is_included_router(route):
             yield from _included_routes(route, here)
@@ -161,7 +195,7 @@ def stepped_into(route: Any) -> tuple[Any, str]:
     if original_of(route) is route:
         return route, "handle"
     context = getattr(route, "_route_context", None)
-    if context is None:  # of FastAPI's low priority
+    if context is None:  # a frontend in an included router
         return (original_of(route), "handle") if isinstance(original_of(route), Route) else (route, "app")
     # FastAPI runs its own routes by their handle(), and what it made of Starlette's by theirs.
     return (original_of(route) if context.starlette_route is None else context.starlette_route), "handle"
@@ -179,8 +213,10 @@ def label_of(route: Any) -> str:
 
 
 def is_plain(route: Any, *methods: str) -> bool:
-    """Tell whether these methods of a route are those of Starlette or FastAPI."""
-    return all(_is_frameworks_own(type(original_of(route)), name) for name in methods)
+    """Tell whether these methods of a route are those of Starlette or FastAPI, or have a latch before those."""
+    original = original_of(route)
+    own = {name for name, held in getattr(original, "__dict__", {}).items() if beneath(held) is held}
+    return all(name not in own and _is_frameworks_own(type(original), name) for name in methods)
 
 
 def _matches_its_path(route: Any) -> bool:
@@ -223,14 +259,23 @@ def segments_of(path: str, convertors: Mapping[str, object]) -> tuple[tuple[str 
     return tuple(segments), False
 
 
-def handled_methods(endpoint: object) -> frozenset[str] | None:
-    """Return the methods that a class-based endpoint answers with anything but its own 405."""
-    kind = _endpoint_class(endpoint)
-    if kind is None:
-        return None
-    # Any attribute may be called by a request that names it as its method; only what is certainly missing is a 405.
-    names = {name.upper() for name in dir(kind)}
-    return frozenset(names | {"HEAD"} if "GET" in names else names)
+def endpoint_class(endpoint: object) -> type[HTTPEndpoint] | None:
+    """Return the class of a class-based endpoint that finds its methods as Starlette's do: by its attributes."""
+    for layer in unwrapped(endpoint):
+        if isinstance(layer, type) and issubclass(layer, HTTPEndpoint):
+            own = [base for base in layer.__mro__ if not base.__module__.startswith(("starlette.", "builtins"))]
+            return None if any(name in base.__dict__ for base in own for name in _FINDING) else layer
+    return None
+
+
+_FINDING: Final = ("__await__", "__getattr__", "__getattribute__", "__init__", "dispatch")
+"""What may make an endpoint find its methods in another way."""
+
+
+def lacks(kind: type[HTTPEndpoint], method: str) -> bool:
+    """Tell whether a class-based endpoint answers a method with its own 405."""
+    # RFC 9110 section 9.3.2: HEAD is GET without the content, and Starlette answers it by that.
+    return not hasattr(kind, method.lower()) and not (method == "HEAD" and hasattr(kind, "get"))
 
 
 def served_methods(endpoint: object, marked: Iterable[str]) -> frozenset[str] | None:
@@ -238,23 +283,13 @@ def served_methods(endpoint: object, marked: Iterable[str]) -> frozenset[str] | 
 
     A method of its own that is no known one counts, too: a request that invents the name calls it.
     """
-    kind = _endpoint_class(endpoint)
+    kind = endpoint_class(endpoint)
     if kind is None:
-        is_socket = any(
-            isinstance(layer, type) and issubclass(layer, WebSocketEndpoint) for layer in unwrapped(endpoint)
-        )
-        return frozenset({WEBSOCKET}) if is_socket else None
+        kinds = [layer for layer in unwrapped(endpoint) if isinstance(layer, type)]
+        return frozenset({WEBSOCKET}) if any(issubclass(one, WebSocketEndpoint) for one in kinds) else None
     own = {name for name in dir(kind) if not name.startswith("_") and not hasattr(HTTPEndpoint, name)}
     named = {name.upper() for name in own if callable(getattr(kind, name))} | set(marked)
     return frozenset(named | {"HEAD"} if "GET" in named else named)
-
-
-def _endpoint_class(endpoint: object) -> type[HTTPEndpoint] | None:
-    """Return the class of a class-based endpoint that finds its methods as Starlette's do."""
-    for layer in unwrapped(endpoint):
-        if isinstance(layer, type) and issubclass(layer, HTTPEndpoint):
-            return layer if _is_frameworks_own(layer, "dispatch") else None
-    return None
 
 
 def needed_by(route: Any) -> tuple[tuple[Mark, ...], bool]:

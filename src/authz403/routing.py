@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from starlette._utils import get_route_path
+from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Match
 from starlette.types import Scope
 
 from authz403.endpoint import Betrayed, Endpoint, Found
 from authz403.paths import PathIndex, PathPattern, has_dot_segments
 from authz403.request import KNOWN_METHODS
+from authz403.route_objects import lacks
 
 Trail = list[tuple[int, str] | int]
 """The way to an endpoint: each router by its id and the path that it sees, each route by its id."""
@@ -46,13 +48,15 @@ class Entry(NamedTuple):
     """The route whose `app` is what it leads to, where that attribute is looked at only when the route is taken."""
     app: object = None
     """What that attribute was when the table was made."""
+    hops: tuple[tuple[object, str, object], ...] = ()
+    """What leads from that app to the router of `inner`: what holds the next, by which attribute, and the next."""
     inner: Table | None = None
     root_path: str = ""
     """The root path that a mounted FastAPI app sets by itself."""
     path_param: str | None = None
     """The name of the route's `path` parameter, which may take dot segments."""
-    handled: frozenset[str] | None = None
-    """The methods that a class-based endpoint has, where the route leaves that to it."""
+    kind: type[HTTPEndpoint] | None = None
+    """The class of a class-based endpoint, where the route leaves it to that which methods there are."""
     is_plain: bool = True
     """Whether matching and handling are Starlette's or FastAPI's own."""
     is_leaf: bool = False
@@ -82,7 +86,7 @@ class Table:
         entries: Iterable[tuple[PathPattern, Entry]],
         low_priority: Mapping[int, Entry],
         by_default: Entry | None,
-        included: Iterable[tuple[Any, object]],
+        included: Iterable[tuple[Any, object, object]],
         nothing: Found,
     ) -> None:
         self._id = id(router)
@@ -103,8 +107,8 @@ class Table:
         router = self._router
         if router.routes is not self._routes or router.default is not self._default:
             raise RouteChanged
-        for included, routes in self._included:
-            if included.routes is not routes:
+        for included, routes, version in self._included:
+            if included.routes is not routes or included._routes_version != version:  # noqa: SLF001 - FastAPI's own
                 raise RouteChanged
         trail.append((self._id, path))
         partial: tuple[Entry, Scope] | None = None
@@ -144,11 +148,13 @@ class Table:
             raise RouteChanged
         trail.append(entry.step)
         if entry.inner is not None:
+            if any(getattr(holder, name, None) is not held for holder, name, held in entry.hops):
+                raise RouteChanged
             within = {**scope, **child_scope}
             if entry.root_path:
                 within["root_path"] = entry.root_path
             return entry.inner.find(within, trail, get_route_path(within), full_path)
-        if entry.handled is not None and scope.get("method", "").upper() not in entry.handled:
+        if entry.kind is not None and lacks(entry.kind, scope.get("method", "")):
             return self._not_taken(scope, _betrayed(entry, full_path))
         params = child_scope.get("path_params")
         if params is None:
@@ -181,8 +187,9 @@ class Table:
 
 def _betrayed(entry: Entry, path: str) -> Betrayed:
     """Return what a router's own 405 or redirect tells: the endpoint, and the requests that would reach it."""
-    named = getattr(entry.route, "methods", None) or entry.handled or ()
-    return Betrayed(entry.endpoint, tuple(method for method in KNOWN_METHODS if not named or method in named), path)
+    named, kind = getattr(entry.route, "methods", None), entry.kind
+    reaching = (one for one in KNOWN_METHODS if (not named or one in named) and not (kind and lacks(kind, one)))
+    return Betrayed(entry.endpoint, tuple(reaching), path)
 
 
 def _only_param_has_dots(entry: Entry, path: str, full_path: str) -> bool:

@@ -17,6 +17,7 @@ from authz403.leaves import Param
 from authz403.paths import PathPattern
 from authz403.policy import Requirement, deny
 from authz403.request import WEBSOCKET
+from authz403.route_objects import apps_beside, router_of
 from authz403.rules import Rule
 from authz403.walk import AppRoutes, Served, Walk
 
@@ -31,7 +32,8 @@ def check_app(gate: Gate, routes: AppRoutes | None) -> None:
     rows = () if walk is None else tuple(covered(walk, gate.rules))
     if walk is not None:
         mistakes.take(walk.mistakes)
-        _check_layers(mistakes, walk.layers)
+        _check_layers(mistakes, (*walk.around, *walk.layers))
+        _check_beside(mistakes, walk)
         _check_rules(mistakes, gate, walk.served)
         _check_params(mistakes, rows)
         _check_origins(mistakes, gate, rows)
@@ -54,6 +56,19 @@ def _check_layers(mistakes: Mistakes, layers: Iterable[object]) -> None:
                 )
                 mistakes.add("CORSMiddleware", kind.__name__, why)
                 return
+
+
+def _check_beside(mistakes: Mistakes, walk: Walk) -> None:
+    """Note an app that some middleware holds besides the one that it wraps: nobody can tell when it runs."""
+    for layer in walk.around:
+        for app in apps_beside(layer):
+            router = router_of(app)[0]
+            if router is not None and id(router) not in walk.routers:
+                why = (
+                    f"{type(layer).__name__} holds it besides the app that it wraps, so that its policies would not "
+                    "hold; mount it in the app, or put the middleware outside of the gate"
+                )
+                mistakes.add("app", type(app).__name__, why)
 
 
 def _check_rules(mistakes: Mistakes, gate: Gate, served: Sequence[Served]) -> None:

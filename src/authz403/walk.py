@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
@@ -20,9 +21,9 @@ from authz403.paths import EVERYTHING, PathPattern
 from authz403.request import WEBSOCKET
 from authz403.route_objects import (
     beneath,
+    endpoint_class,
     flat_routes,
     frontend_paths,
-    handled_methods,
     included_routers,
     is_plain,
     kind_of,
@@ -38,6 +39,7 @@ from authz403.route_objects import (
     router_of,
     served_methods,
     stepped_into,
+    way_to_router,
     wrappers,
 )
 from authz403.routing import Entry, RouteChanged, Table, Trail, Way
@@ -79,6 +81,7 @@ class AppRoutes:
         self._doors = doors
         self._doubted = -_PATIENCE
         self._is_doubted = False
+        self._hops = way_to_router(app)
         self.walk = Walk(app, doors)
 
     def doubt(self) -> None:
@@ -96,14 +99,17 @@ class AppRoutes:
         scope, trail, path = native
         walk = self.walk
         if not (walk.watch.has_changed or self._is_doubted) and walk.written == written():
-            try:
-                return walk.top.find(scope, trail, path, path)
-            except RouteChanged:
-                trail.clear()
-        self._is_doubted = False
-        walk = Walk(self._app, self._doors)
+            for holder, name, held in self._hops:
+                if getattr(holder, name, None) is not held:
+                    break
+            else:
+                try:
+                    return walk.top.find(scope, trail, path, path)
+                except RouteChanged:
+                    trail.clear()
+        hops, walk = way_to_router(self._app), Walk(self._app, self._doors)
         walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
-        self.walk = walk
+        self._hops, self.walk, self._is_doubted = hops, walk, False
         return walk.top.find(scope, trail, path, path)
 
 
@@ -143,15 +149,16 @@ class _Place(NamedTuple):
 class Walk:
     """One walk through an app: its table of routes, what it serves, and what is wrong with it (`mistakes`).
 
-    `layers` is what was seen around routers and routes, `routers` and `steps` all that has a door or a latch,
-    `answers_itself` the routers that answer unknown paths in a way of their own. Without `doors`, nothing is put into
-    the app.
+    `around` is what was seen around routers, `layers` what was seen around endpoints, `routers` and `steps` all that
+    has a door or a latch, `answers_itself` the routers that answer unknown paths in a way of their own. Without
+    `doors`, nothing is put into the app.
     """
 
     def __init__(self, app: ASGIApp, doors: Doors | None) -> None:
         self.mistakes = Mistakes("the app")
         self.served: list[Served] = []
-        self.layers: list[object] = list(layers(app))
+        self.around: list[object] = list(layers(app))
+        self.layers: list[object] = []
         self.answers_itself: list[str] = []
         self.has_hosts = False
         self.conceals = False
@@ -168,7 +175,7 @@ class Walk:
     def _table(self, router: Any, place: _Place) -> Table:
         """Walk one router at one place."""
         place = place._replace(above=(*place.above, id(router)))
-        self.layers += wrappers(router.middleware_stack)
+        self.around += wrappers(router.middleware_stack)
         self._hold(router)
         included = tuple(included_routers(router))
         entries = [self._entry(route, needed, place) for route, needed in flat_routes(router)]
@@ -186,7 +193,8 @@ class Walk:
             entries=entries,
             low_priority=low_priority,
             by_default=default,
-            included=[(one, one.routes) for one in included],
+            # FastAPI counts up when it makes the contexts of an included router anew.
+            included=[(one, one.routes, one._routes_version) for one in included],  # noqa: SLF001 - FastAPI's own
             nothing=nothing,
         )
 
@@ -203,7 +211,9 @@ class Walk:
             for holder in (router, *included):
                 for name in ("routes", "_low_priority_routes"):
                     if hasattr(holder, name):
-                        setattr(holder, name, watched(getattr(holder, name), self.watch))
+                        # FastAPI itself does not notice what is appended to the list of an included router.
+                        told = getattr(holder, "_mark_routes_changed", None)
+                        setattr(holder, name, watched(getattr(holder, name), self.watch, told))
 
     def _step(self, holder: Any, attribute: str, step: int) -> int:
         """Put a latch before what a router calls, and return what stands for it in a trail."""
@@ -223,13 +233,13 @@ class Walk:
             self.mistakes.add("route", getattr(route, "path", ""), why)
         pattern, path_param = pattern_of(route)
         holder, attribute = stepped_into(route)
-        is_held = route is original and hasattr(route, "app")
+        is_held = route is original and "app" in vars(route)
         entry = Entry(
             route.matches,
             route,
             _NOWHERE,
             _NOTHING,
-            self._step(holder, attribute, id(holder)),
+            self._step(holder, attribute, id(original) if attribute == "app" else id(holder)),
             holder=route if is_held else None,
             app=route.app if is_held else None,
             path_param=path_param,
@@ -246,7 +256,7 @@ class Walk:
         if kind is Mount or kind is Host:
             return pattern, self._group(entry, place)
         function = getattr(route, "endpoint", None) or getattr(route, "app", None) or route
-        if kind is Route and router_of(function)[0] is not None:
+        if kind is Route and isinstance(function, Router | Starlette):
             # It sees the whole path, as the router of this route does.
             return pattern, self._entered(entry, function, place._replace(label=above))
         return pattern, self._endpoint(entry, function, place, pattern)
@@ -276,16 +286,16 @@ class Walk:
             pattern=place.pattern(pattern),
         )
         methods = frozenset(getattr(route, "methods", None) or ()) or None
-        handled = None if methods is not None else handled_methods(function)
+        own_class = None if methods is not None else endpoint_class(function)
         if kind is WebSocketRoute:
             methods = frozenset({WEBSOCKET})
         elif methods is None and kind is Route:
             methods = served_methods(function, endpoint.by_method)
         key = place.key if entry.is_plain and not frontends else None
         self._serves(Served(endpoint.pattern, methods, endpoint, place.params, key))
-        is_leaf = kind in {Route, WebSocketRoute} and entry.is_plain and handled is None and entry.path_param is None
+        is_leaf = kind in {Route, WebSocketRoute} and entry.is_plain and own_class is None and entry.path_param is None
         found = Found(endpoint, place.found_at())
-        return entry._replace(endpoint=endpoint, found=found, handled=handled, is_leaf=is_leaf)
+        return entry._replace(endpoint=endpoint, found=found, kind=own_class, is_leaf=is_leaf)
 
     def _group(self, entry: Entry, place: _Place) -> Entry:
         """Walk a Mount or Host."""
@@ -304,10 +314,11 @@ class Walk:
     def _entered(self, entry: Entry, app: object, place: _Place) -> Entry:
         """Walk the app that a route leads to; one that cannot be walked is one endpoint."""
         around = tuple(layers(app))
-        self.layers += around
+        self.around += around
         found, root_path = router_of(app)
-        guards = (mark for layer in (*around, *([found] if found is not None else [])) for mark in guards_of(layer))
-        place = place.concealed_by(guards, place.above[-1])
+        held = (*around, *([found] if found is not None else []))
+        marks = [mark for one in held for mark in (*guards_of(one), *marks_of(one))]
+        place = place.concealed_by(marks, place.above[-1])
         if isinstance(around[-1], BaseRoute):
             why = "a route directly in another cannot be walked; put a Router(routes=[...]) between them"
             self.mistakes.add("app", type(around[-1]).__name__, why)
@@ -317,7 +328,8 @@ class Walk:
             # The app then sees paths as from there, wherever it is mounted, so that its routes may stand anywhere.
             place = place._replace(prefix=EVERYTHING)
         endpoint = Endpoint(f"{place.label}/**", type(app).__name__, place.marks)
-        return entry._replace(endpoint=endpoint, inner=self._table(found, place), root_path=root_path)
+        inner = self._table(found, place)
+        return entry._replace(endpoint=endpoint, inner=inner, root_path=root_path, hops=way_to_router(app))
 
     def _opaque(self, entry: Entry, app: object, place: _Place) -> Entry:
         """Note the one endpoint that an app is which nobody can look into."""
@@ -334,12 +346,12 @@ class Walk:
     def _default(self, router: Any, place: _Place) -> Entry | None:
         """Walk what a router runs where no route fits, if that is not its own 404."""
         app = beneath(router.default)
-        if getattr(app, "__func__", None) is Router.not_found:
+        if app == router.not_found:
             return None
         step = self._step(router, "default", id(app))
         place = place._replace(key=f"{place.key} default")
         entry = Entry(_takes_all, router, _NOWHERE, _NOTHING, step)
-        if router_of(app)[0] is not None:
+        if isinstance(app, Router | Starlette):
             return self._entered(entry, app, place)
         endpoint = Endpoint(
             f"{place.label}/** (default)",

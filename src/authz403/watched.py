@@ -24,6 +24,7 @@ class WatchedList(list[T]):
     """A list that tells its watches of every change, at the cost of nothing where it is only read."""
 
     watches: WeakSet[Watch]
+    told: Callable[[], object] | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[list[T]], tuple[list[T]]]:
         """Make copies, pickled ones too, plain lists: what happens to them is nobody's matter."""
@@ -31,13 +32,17 @@ class WatchedList(list[T]):
         return list, (list(self),)
 
 
-def watched(items: list[T], watch: Watch) -> WatchedList[T]:
-    """Return the same list if it is watched already, else one with the same items, from now on told of by `watch`."""
+def watched(items: list[T], watch: Watch, told: Callable[[], object] | None = None) -> WatchedList[T]:
+    """Return the same list if it is watched already, else one with the same items, from now on told of by `watch`.
+
+    `told` is called after each change.
+    """
     found = items
     if not isinstance(found, WatchedList):
         found = WatchedList(items)
         found.watches = WeakSet()  # whoever asks no more is told no more
     found.watches.add(watch)
+    found.told = told
     return found
 
 
@@ -49,6 +54,8 @@ def _telling(change: Callable[..., R]) -> Callable[..., R]:
         finally:
             for watch in tuple(self.watches):
                 watch.has_changed = True
+            if self.told is not None:
+                self.told()
 
     return changed
 
