@@ -19,6 +19,7 @@ from authz403.policy import Requirement, all_of, anyone, deny, in_two, no_policy
 from authz403.request import KNOWN_METHODS, TOKEN
 
 ANY_METHOD: Final = "*"
+_MOST_JOINED: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,8 @@ class Rules:
             words = "; ".join(policy.words for policy in (one, other) if policy.requirement is not anyone)
             joined = _policy((one.requirement, other.requirement), words, ())
             joined = joined._replace(demanded=one.demanded | other.demanded)
+            if len(self._joined) >= _MOST_JOINED:
+                self._joined.clear()  # those of routes that are gone
             found = self._joined[key] = (joined, one, other)
         return found[0]
 
