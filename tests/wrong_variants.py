@@ -371,8 +371,8 @@ VARIANTS: Final = (
     Variant(
         "sees the marks of the start for ever",
         "marks.py",
-        "    _written += 1",
-        "    _written += 0",
+        "WRITTEN.count += 1",
+        "WRITTEN.count += 0",
         ("test_latch.py::test_policies_that_are_written_later_hold_from_then_on",),
     ),
     # ---- what runs is what was decided on

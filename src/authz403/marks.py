@@ -26,7 +26,16 @@ TAKES_IDENTITY: Final = "__authz403_takes_identity__"
 
 
 _WEBSOCKET_METHODS: Final = frozenset({"on_connect", "on_receive", "on_disconnect"})
-_written = 0
+
+
+class _Written:
+    """Counts the marks that were written, which stand on objects of others."""
+
+    count = 0
+
+
+WRITTEN: Final = _Written()
+"""What was made of marks before is out of date when its `count` grows."""
 
 
 class Mark(NamedTuple):
@@ -122,11 +131,6 @@ def guards_of(group: object) -> tuple[Mark, ...]:
     return found
 
 
-def written() -> int:
-    """Return how many marks were written so far; what was made of marks before is out of date when it grows."""
-    return _written
-
-
 def _add_mark(endpoint: object, mark: Mark, part: str) -> None:
     if not isinstance(endpoint, type) and (hasattr(endpoint, "matches") or hasattr(endpoint, "routes")):
         why = (
@@ -139,13 +143,12 @@ def _add_mark(endpoint: object, mark: Mark, part: str) -> None:
 
 
 def _append(holder: object, attribute: str, mark: Mark) -> bool:
-    global _written  # noqa: PLW0603 - marks stand on objects of others, so that nothing of ours could count them
     before: tuple[Mark, ...] = getattr(holder, "__dict__", {}).get(attribute, ())
     try:
         setattr(holder, attribute, (*before, mark))
     except (AttributeError, TypeError):
         return False
-    _written += 1
+    WRITTEN.count += 1
     return True
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Scope
 from authz403.endpoint import Endpoint, Found, Place
 from authz403.errors import Mistakes
 from authz403.leaves import Param
-from authz403.marks import Mark, guards_of, marks_by_method, marks_of, unwrapped, written
+from authz403.marks import WRITTEN, Mark, guards_of, marks_by_method, marks_of, unwrapped
 from authz403.paths import EVERYTHING, PathPattern
 from authz403.request import WEBSOCKET
 from authz403.route_objects import (
@@ -98,7 +98,7 @@ class AppRoutes:
         """
         scope, trail, path = native
         walk = self.walk
-        if not (walk.watch.has_changed or self._is_doubted) and walk.written == written():
+        if not (walk.watch.has_changed or self._is_doubted) and walk.written == WRITTEN.count:
             for holder, name, held in self._hops:
                 if getattr(holder, name, None) is not held:
                     break
@@ -162,7 +162,7 @@ class Walk:
         self.answers_itself: list[str] = []
         self.has_hosts = False
         self.conceals = False
-        self.written = written()
+        self.written = WRITTEN.count
         self.watch = Watch()
         self.routers: set[int] = set()
         self.steps: set[int] = set()
