@@ -155,6 +155,7 @@ class PathIndex(Generic[T]):
     def __init__(self, entries: Iterable[tuple[PathPattern, T]]) -> None:
         root: _Node[T] = _Node()
         literals: list[str] = []
+        heads: set[str] = set()
         for order, (pattern, value) in enumerate(entries):
             node = root
             for segment in pattern.segments:
@@ -166,16 +167,28 @@ class PathIndex(Generic[T]):
             (node.below if pattern.below else node.at).append((order, value))
             if None not in pattern.segments:
                 literals.append("".join(f"/{segment}" for segment in pattern.segments))
+            elif None not in pattern.segments[:-1]:
+                heads.add("".join(f"/{segment}" for segment in pattern.segments[:-1]))
         self._written = _written(root)
         self._start = _State([root], [])
-        self._literal = {path: self._walk(path) for path in literals}
+        self._literal = {path: self._walk(path).found for path in literals}
+        # Most paths with a parameter end with it.
+        self._heads = {path: self._walk(path) for path in heads}
 
     def find(self, path: str) -> tuple[T, ...]:
         """Return all that is registered under patterns that match `path`."""
         found = self._literal.get(path)
-        return self._walk(path) if found is None else found
+        if found is not None:
+            return found
+        head, slash, last = path.rpartition("/")
+        state = self._heads.get(head)
+        if state is None or not slash:
+            return self._walk(path).found
+        if last in self._written:
+            return (state.next.get(last) or state.after(last)).found
+        return (state.other or state.after(last)).found
 
-    def _walk(self, path: str) -> tuple[T, ...]:
+    def _walk(self, path: str) -> _State[T]:
         state = self._start
         written = self._written
         for segment in path.split("/")[1:]:
@@ -185,7 +198,7 @@ class PathIndex(Generic[T]):
                 state = state.other or state.after(segment)
             if state.is_last:
                 break
-        return state.found
+        return state
 
 
 def _written(node: _Node[T]) -> set[str]:
