@@ -18,15 +18,15 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "reasons request principal need bounded",
         "errors",
         "paths network cors jose fetch credentials claims",
-        "keys decision facts",
+        "keys decision facts fulfil",
         "policy",
         "leaves tokens rbac marks problem audit",
         "requirements endpoint route_objects role_lookup hints",
-        "checks rules routing authorizer identity watched",
+        "checks rules routing authorizer identity watched layers",
         "walk",
         "coverage",
         "gate",
-        "startup asgi_io openapi",
+        "startup asgi_io wsgi_io openapi",
         "door",
         "asgi wsgi",
         # The roof: what users import.
@@ -44,7 +44,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cryptography": frozenset({"jose", "cli/demo_service"}),
     "structlog": frozenset({"audit"}),
     "starlette": frozenset(
-        {"route_objects", "routing", "walk", "startup", "asgi_io", "door", "asgi", "starlette", "cli/demo_service"}
+        {"route_objects", "routing", "layers", "walk", "asgi_io", "door", "asgi", "starlette", "cli/demo_service"}
     ),
     "httpx2": frozenset({"fetch:local", "cli/demo"}),
     "fastapi": frozenset({"fastapi", "route_objects:local", "cli/demo_service"}),

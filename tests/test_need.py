@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from authz403 import asgi_io
+from authz403 import fulfil
 from authz403.need import How, Need, is_async
 
 
@@ -165,7 +165,7 @@ def test_whoever_waits_gives_up_in_time(how: How) -> None:
 
     async def test() -> None:
         async with asyncio.timeout(10):
-            assert isinstance(await asgi_io.fulfilled(work.need(how, SOON)), TimeoutError)
+            assert isinstance(await fulfil.fulfilled(work.need(how, SOON)), TimeoutError)
         assert work.cancelled is (how is How.COROUTINE)
 
     work.run(test)
@@ -189,7 +189,7 @@ def test_what_comes_in_time_is_the_answer(how: How, within: float | None) -> Non
         How.FUTURE: lambda: future,
     }
     need: Need[Any] = Need(how, work[how], lambda answer: answer, within=within)
-    assert asyncio.run(asgi_io.fulfilled(need)) == 7
+    assert asyncio.run(fulfil.fulfilled(need)) == 7
 
 
 @pytest.mark.parametrize("how", list(How))
@@ -211,7 +211,7 @@ def test_what_the_work_raises_is_an_answer(how: How, error: Exception) -> None:
         How.FUTURE: lambda: future,
     }
     need: Need[Any] = Need(how, work[how], lambda answer: answer, within=60.0)
-    answer = asyncio.run(asgi_io.fulfilled(need))
+    answer = asyncio.run(fulfil.fulfilled(need))
     assert type(answer) is type(error)
     assert str(answer) == str(error)
 
@@ -222,7 +222,7 @@ def test_one_who_is_cancelled_while_waiting_is_cancelled(how: How) -> None:
     work = Work()
 
     async def test() -> None:
-        waiting = asyncio.ensure_future(asgi_io.fulfilled(work.need(how, 60.0)))
+        waiting = asyncio.ensure_future(fulfil.fulfilled(work.need(how, 60.0)))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -240,14 +240,14 @@ def test_blocking_work_sees_the_context_of_its_request() -> None:
 
     async def test() -> None:
         request_id.set("r-1")
-        assert await asgi_io.fulfilled(need) == "r-1"
+        assert await fulfil.fulfilled(need) == "r-1"
 
     asyncio.run(test())
 
 
 def test_who_finds_no_thread_free_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of look-ups is served one after the other, as many at a time as there are threads."""
-    monkeypatch.setattr(asgi_io, "_blocked", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(fulfil, "_blocked", threading.BoundedSemaphore(2))
     at_once, most = threading.Semaphore(0), []
 
     def work() -> object:
@@ -258,7 +258,7 @@ def test_who_finds_no_thread_free_waits_for_one(monkeypatch: pytest.MonkeyPatch)
 
     async def burst() -> list[object]:
         needs = [Need(How.BLOCKING, work, str, within=10.0) for _ in range(20)]
-        return await asyncio.gather(*(asgi_io.fulfilled(need) for need in needs))
+        return await asyncio.gather(*(fulfil.fulfilled(need) for need in needs))
 
     assert asyncio.run(burst()) == ["done"] * 20
     assert max(most) <= 2
@@ -266,13 +266,13 @@ def test_who_finds_no_thread_free_waits_for_one(monkeypatch: pytest.MonkeyPatch)
 
 def test_who_finds_no_thread_free_in_time_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """While all threads hang, nobody waits longer than the need says."""
-    monkeypatch.setattr(asgi_io, "_blocked", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(fulfil, "_blocked", threading.BoundedSemaphore(1))
     over = threading.Event()
 
     async def story() -> object:
-        hanging = asyncio.ensure_future(asgi_io.fulfilled(Need(How.BLOCKING, over.wait, str, within=10.0)))
+        hanging = asyncio.ensure_future(fulfil.fulfilled(Need(How.BLOCKING, over.wait, str, within=10.0)))
         await asyncio.sleep(0)
-        answer = await asgi_io.fulfilled(Need(How.BLOCKING, lambda: 7, str, within=0.05))
+        answer = await fulfil.fulfilled(Need(How.BLOCKING, lambda: 7, str, within=0.05))
         over.set()
         await hanging
         return answer

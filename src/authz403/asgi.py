@@ -13,7 +13,6 @@ from authz403.asgi_io import (
     access_request,
     choosing_subprotocol,
     crash_page,
-    fulfilled,
     hide_token,
     missing_page,
     respond,
@@ -24,13 +23,14 @@ from authz403.decision import Outcome
 from authz403.door import TICKETS, Doors, Ticket
 from authz403.endpoint import RULES_ALONE
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
-from authz403.gate import Gate, as_gate
+from authz403.fulfil import fulfilled
+from authz403.gate import Gate
 from authz403.need import Need
 from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import Trail
-from authz403.startup import check_app
+from authz403.startup import check_app, meeting
 from authz403.tokens import SUBPROTOCOL
 from authz403.walk import AppRoutes
 
@@ -197,21 +197,17 @@ class AuthzMiddleware:
         """Bring gate and app together once; what does not fit is kept in `_failure`."""
         if self._failure is not None:
             return None
-        try:
-            gate = as_gate(self._gate)
-            routes = self._find_routes(gate)
-            check_app(gate, routes)
-        except ConfigurationError as error:
-            self._failure = error
+        met = meeting("AuthzMiddleware", self._gate, self._meet_at)
+        if isinstance(met, ConfigurationError):
+            self._failure = met
             return None
-        except Exception as error:  # noqa: BLE001 - a factory or an app that raises here is a mistake of the configuration
-            mistakes = Mistakes("AuthzMiddleware")
-            mistakes.add_secret("gate", f"meeting the app raised {error!r}")
-            self._failure = ConfigurationError("AuthzMiddleware", mistakes)
-            self._failure.__cause__ = error
-            return None
-        self._met = _Met(gate, routes, _wanted(gate), SUBPROTOCOL in gate.fields)
-        return self._met
+        self._met = met
+        return met
+
+    def _meet_at(self, gate: Gate) -> _Met:
+        routes = self._find_routes(gate)
+        check_app(gate, None if routes is None else routes.walk)
+        return _Met(gate, routes, _wanted(gate), SUBPROTOCOL in gate.fields)
 
     def _find_routes(self, gate: Gate) -> AppRoutes | None:
         if self._routes_of is None:

@@ -1,13 +1,9 @@
-"""The native side of ASGI: scopes read into facts, needs fulfilled, answers sent, headers put on. No decisions."""
+"""The native side of ASGI: scopes read into facts, answers sent, headers put on. No decisions."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from threading import BoundedSemaphore, Thread
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from typing import Final
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
@@ -19,19 +15,13 @@ from starlette.types import Message, Receive, Scope, Send
 from authz403.cors import Headers
 from authz403.credentials import BEARER_SUBPROTOCOL
 from authz403.decision import Response
-from authz403.need import How, Need
 from authz403.request import WEBSOCKET, AccessRequest
-
-T = TypeVar("T")
 
 POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 STARTS_ANSWER: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
 _WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
-_MOST_BLOCKED: Final = 64  # threads that do what a request waits for
-_ASK_AGAIN: Final = 0.01  # seconds
-_blocked = BoundedSemaphore(_MOST_BLOCKED)
 
 
 def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
@@ -59,45 +49,6 @@ def _method(scope: Scope) -> str:
         return WEBSOCKET
     method: str = scope["method"]
     return method if method != WEBSOCKET else f"HTTP {method}"  # a client may invent a method of that name
-
-
-async def fulfilled(need: Need[T]) -> object:
-    """Do what a need asks for, without blocking the event loop; an exception is an answer too."""
-    try:
-        async with asyncio.timeout(need.within):
-            if need.how is How.COROUTINE:
-                return await need.work()  # type: ignore[misc]  # a coroutine by its How
-            if need.how is How.BLOCKING:
-                return await _in_thread(need.work)
-            future: Future[object] = need.work()  # type: ignore[assignment]  # by its How
-            return await asyncio.wrap_future(future)
-    except Exception as error:  # noqa: BLE001 - the core decides what a failure means
-        return error
-
-
-async def _in_thread(work: Callable[[], object]) -> object:
-    """Do blocking work in a thread of its own: one that hangs holds up neither the app's threads nor its end."""
-    threads = _blocked
-    while not threads.acquire(blocking=False):  # noqa: ASYNC110 - a thread that ends can tell no event loop of it
-        await asyncio.sleep(_ASK_AGAIN)
-    answer: Future[object] = Future()
-    answer.set_running_or_notify_cancel()  # whoever waits may give up; the work goes on
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            answer.set_result(context.run(work))
-        except Exception as error:  # noqa: BLE001 - the core decides what a failure means
-            answer.set_result(error)
-        finally:
-            threads.release()
-
-    try:
-        Thread(target=run, name="authz403-need", daemon=True).start()
-    except RuntimeError:
-        threads.release()
-        raise
-    return await asyncio.wrap_future(answer)
 
 
 async def respond(response: Response, scope: Scope, send: Send) -> None:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from authz403.endpoint import Covered
+from authz403.endpoint import Covered, Served, Walked
 from authz403.errors import Mistakes
 from authz403.paths import PathPattern
 from authz403.request import KNOWN_METHODS
-from authz403.route_objects import router_of
 from authz403.rules import Rule, Rules
-from authz403.walk import Served, Walk
 
 
 def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
     """Return what an app serves with its policies under `rules`; raises `ConfigurationError` if it cannot be read."""
-    mistakes = Mistakes("the app")
-    if router_of(app)[0] is None:
-        mistakes.add("app", type(app).__name__, "its routes cannot be found; give the Starlette or FastAPI app itself")
-        mistakes.raise_if_any()
-    walk = Walk(app, None)  # type: ignore[arg-type]  # whatever has a router is an app
+    walk = _walked(app)
     walk.mistakes.raise_if_any()
     return tuple(row for _, row in covered(walk, rules))
 
 
-def covered(walk: Walk, rules: Rules) -> Iterator[tuple[Served, Covered]]:
+def _walked(app: object) -> Walked:
+    """Walk through an app by the way of its framework, which is loaded already if the app is one of its kind."""
+    # Frameworks are loaded by those who use them.
+    from authz403.route_objects import router_of  # noqa: PLC0415
+    from authz403.walk import Walk  # noqa: PLC0415
+
+    if router_of(app)[0] is None:
+        mistakes = Mistakes("the app")
+        mistakes.add("app", type(app).__name__, "its routes cannot be found; give the Starlette or FastAPI app itself")
+        mistakes.raise_if_any()
+    return Walk(app, None)  # type: ignore[arg-type]  # whatever has a router is an app
+
+
+def covered(walk: Walked, rules: Rules) -> Iterator[tuple[Served, Covered]]:
     """Yield what was found on a walk through an app, each with its policy for a method."""
     taken: set[tuple[str | PathPattern, str]] = set()
     for served in walk.served:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from authz403.decision import Decision
+from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import EVERYTHING, PathPattern
 from authz403.policy import Requirement
@@ -119,6 +120,19 @@ class Found(NamedTuple):
     betrayed: Betrayed | None = None
 
 
+class Served(NamedTuple):
+    """One kind of request that the app serves: a rule that meets none of these can never apply.
+
+    `params` are the names of the path parameters. What has the same `key` as something earlier never gets a request.
+    """
+
+    pattern: PathPattern
+    methods: frozenset[str] | None
+    endpoint: Endpoint
+    params: frozenset[str]
+    key: str | None = None
+
+
 class Covered(NamedTuple):
     """One kind of request that an app serves, and the policy that it meets.
 
@@ -136,6 +150,39 @@ class Covered(NamedTuple):
     written: tuple[str, ...]
     is_default: bool
     requirement: Requirement
+
+
+class Walked(Protocol):
+    """What was found by walking through an app, whatever its framework."""
+
+    @property
+    def mistakes(self) -> Mistakes:
+        """What cannot be asked for its routes, and so cannot be guarded."""
+        ...
+
+    @property
+    def served(self) -> Sequence[Served]:
+        """Every kind of request that the app serves, in the order in which its router asks."""
+        ...
+
+    @property
+    def has_hosts(self) -> bool:
+        """Whether it depends on the host which endpoint a path leads to."""
+        ...
+
+    @property
+    def answers_itself(self) -> Sequence[str]:
+        """The places whose unknown paths the app answers in a way of its own."""
+        ...
+
+    @property
+    def conceals(self) -> bool:
+        """Whether any mark in the app makes refusals look like missing routes."""
+        ...
+
+    def misplaced(self) -> Mistakes:
+        """Return what must not stand inside of a gate, and does."""
+        ...
 
 
 class Routes(Protocol[Native_contra]):

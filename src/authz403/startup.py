@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Final
-
-from starlette.middleware.cors import CORSMiddleware
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 from authz403.cors import ORIGIN
 from authz403.coverage import covered
-from authz403.endpoint import Covered
-from authz403.errors import Mistakes
-from authz403.gate import Gate
+from authz403.endpoint import Covered, Served, Walked
+from authz403.errors import ConfigurationError, Mistakes
+from authz403.gate import Gate, as_gate
 from authz403.leaves import Param
 from authz403.paths import PathPattern
 from authz403.policy import Requirement, deny
 from authz403.request import WEBSOCKET
-from authz403.route_objects import apps_beside, router_of
 from authz403.rules import Rule
-from authz403.walk import AppRoutes, Served, Walk
+
+T = TypeVar("T")
 
 _MOST_TOLD: Final = 20
 _COOKIE: Final = "cookie"
 
 
-def check_app(gate: Gate, routes: AppRoutes | None) -> None:
+def meeting(part: str, gate: Gate | Callable[[], Gate], meet: Callable[[Gate], T]) -> T | ConfigurationError:
+    """Bring a gate and an app together by `meet`, which raises where they do not fit; return the error then.
+
+    `part` is the enforcement point that they meet at.
+    """
+    try:
+        return meet(as_gate(gate))
+    except ConfigurationError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a factory or an app that raises here is a mistake of the configuration
+        mistakes = Mistakes(part)
+        mistakes.add_secret("gate", f"meeting the app raised {error!r}")
+        failure = ConfigurationError(part, mistakes)
+        failure.__cause__ = error
+        return failure
+
+
+def check_app(gate: Gate, walk: Walked | None) -> None:
     """Raise one `ConfigurationError` with everything that does not fit between a gate and an app."""
     mistakes = Mistakes("the gate for this app")
-    walk = None if routes is None else routes.walk
     rows = () if walk is None else tuple(covered(walk, gate.rules))
     if walk is not None:
         mistakes.take(walk.mistakes)
-        _check_layers(mistakes, (*walk.around, *walk.layers))
-        _check_beside(mistakes, walk)
+        mistakes.take(walk.misplaced())
         _check_rules(mistakes, gate, walk.served)
         _check_params(mistakes, rows)
         _check_origins(mistakes, gate, rows)
@@ -42,33 +55,6 @@ def check_app(gate: Gate, routes: AppRoutes | None) -> None:
     if walk is not None:
         _tell_of_default(gate, rows)
         _tell_of_betrayal(gate, walk)
-
-
-def _check_layers(mistakes: Mistakes, layers: Iterable[object]) -> None:
-    """Note a CORSMiddleware inside the gate."""
-    for layer in layers:
-        for found in (layer, *(getattr(found, "cls", None) for found in getattr(layer, "user_middleware", ()))):
-            kind = found if isinstance(found, type) else type(found)
-            if issubclass(kind, CORSMiddleware):
-                why = (
-                    "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
-                    "gate cors=Cors(...), or add it after AuthzMiddleware, so that it stands outside"
-                )
-                mistakes.add("CORSMiddleware", kind.__name__, why)
-                return
-
-
-def _check_beside(mistakes: Mistakes, walk: Walk) -> None:
-    """Note an app that some middleware holds besides the one that it wraps: nobody can tell when it runs."""
-    for layer in walk.around:
-        for app in apps_beside(layer):
-            router = router_of(app)[0]
-            if router is not None and id(router) not in walk.routers:
-                why = (
-                    f"{type(layer).__name__} holds it besides the app that it wraps, so that its policies would not "
-                    "hold; mount it in the app, or put the middleware outside of the gate"
-                )
-                mistakes.add("app", type(app).__name__, why)
 
 
 def _check_rules(mistakes: Mistakes, gate: Gate, served: Sequence[Served]) -> None:
@@ -167,7 +153,7 @@ def _tell_of_default(gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None
         gate.audit.warn_once("default_applies", f"nobody wrote a policy for {told}: {holds}")
 
 
-def _tell_of_betrayal(gate: Gate, walk: Walk) -> None:
+def _tell_of_betrayal(gate: Gate, walk: Walked) -> None:
     """Say once that what is concealed can be told from what is missing."""
     if walk.answers_itself and (walk.conceals or gate.rules.conceals):
         where = ", ".join(dict.fromkeys(walk.answers_itself))

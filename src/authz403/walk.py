@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from authz403.endpoint import Endpoint, Found, Place
+from authz403.endpoint import Endpoint, Found, Place, Served
 from authz403.errors import Mistakes
+from authz403.layers import misplaced
 from authz403.leaves import Param
 from authz403.marks import WRITTEN, Mark, guards_of, marks_by_method, marks_of, unwrapped
 from authz403.paths import EVERYTHING, PathPattern
@@ -58,19 +59,6 @@ class Doors(Protocol):
     def before(self, holder: Any, attribute: str, step: int) -> str | None:
         """Put a latch before what is called by this attribute; say why where that cannot be."""
         ...
-
-
-class Served(NamedTuple):
-    """One kind of request that the app serves: a rule that meets none of these can never apply.
-
-    `params` are the names of the path parameters. What has the same `key` as something earlier never gets a request.
-    """
-
-    pattern: PathPattern
-    methods: frozenset[str] | None
-    endpoint: Endpoint
-    params: frozenset[str]
-    key: str | None = None
 
 
 class AppRoutes:
@@ -171,6 +159,10 @@ class Walk:
         if router is None:
             raise TypeError("there is no router to walk")
         self.top = self._table(router, _Place(guards_of(router)))
+
+    def misplaced(self) -> Mistakes:
+        """Return what must not stand inside of a gate, and does."""
+        return misplaced(self.around, self.layers, self.routers)
 
     def _table(self, router: Any, place: _Place) -> Table:
         """Walk one router at one place."""
