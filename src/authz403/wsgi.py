@@ -1,0 +1,361 @@
+"""The WSGI enforcement point (PEP 3333): a native request in, the gate's outcome out. It holds no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from threading import Lock
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from authz403.checks import current
+from authz403.endpoint import Routes, Walked
+from authz403.errors import AccessDenied, ConfigurationError, Mistakes
+from authz403.fulfil import fulfilled_blocking
+from authz403.gate import Gate
+from authz403.need import Need
+from authz403.principal import ANONYMOUS
+from authz403.reasons import Reason
+from authz403.startup import check_app, meeting
+from authz403.wsgi_io import (
+    Environ,
+    ExcInfo,
+    access_request,
+    is_sent_as_file,
+    plain_page,
+    raised,
+    respond,
+    then_raising,
+    wanted_keys,
+    with_headers,
+)
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication
+
+    from authz403.decision import Outcome
+    from authz403.wsgi_io import Lines, Write
+
+TICKETS: Final = "authz403"
+"""The key of the environ under which the tickets of all gates on the way stand, the outermost first."""
+PRINCIPAL: Final = "authz403.principal"
+"""The key of the environ under which an app finds who asks."""
+
+
+class Asked(NamedTuple):
+    """A request as routes are asked for it: its environ, the path below `SCRIPT_NAME`, and a place for the answer."""
+
+    environ: Environ
+    path: str
+    answer: list[object]
+
+
+class WsgiRoutes(Routes[Asked], Protocol):
+    """The routes of one app, whatever its framework."""
+
+    @property
+    def walk(self) -> Walked:
+        """What was found by walking through the app."""
+        ...
+
+
+class Ticket:
+    """What was decided on, left in the environ for what stands further in.
+
+    `outcome` is that of the outermost gate, where gates further in leave what they said; `own` is that of this gate.
+    `answer` is what `routes` left there when they were asked. `answering` is the answer on its way out.
+    """
+
+    __slots__ = ("answer", "answering", "gate", "outcome", "own", "routes")
+
+    def __init__(
+        self, met: _Met, outermost: Outcome, own: Outcome, answer: list[object], answering: _Answering
+    ) -> None:
+        self.gate = met.gate
+        self.routes = met.routes
+        self.outcome = outermost
+        self.own = own
+        self.answer = answer
+        self.answering = answering
+
+
+class _Met(NamedTuple):
+    """A gate that has met its app."""
+
+    gate: Gate
+    routes: WsgiRoutes | None
+    wanted: tuple[tuple[str, str], ...]
+
+    @property
+    def conceals(self) -> bool:
+        """Whether any policy of gate or app makes refusals look like missing routes."""
+        return self.gate.rules.conceals or (self.routes is not None and self.routes.walk.conceals)
+
+
+class AuthzMiddleware:
+    """Puts a `Gate` before any WSGI app: `app = AuthzMiddleware(app, gate=gate)`.
+
+    `gate` is a `Gate` or a function that returns one. Its rules judge requests by path and method. The app finds the
+    caller as `environ["authz403.principal"]`, and may call `check`. For Flask, `authz403.flask.init_app` puts this
+    middleware in place with the app's own routes as `routes_of`; Django has `authz403.django.AuthzMiddleware`. Raises
+    `ConfigurationError` with everything that does not fit; what shows only when routes are known is answered with 500
+    `misconfigured`.
+    """
+
+    def __init__(
+        self, app: WSGIApplication, *, gate: Gate | Callable[[], Gate], routes_of: WsgiRoutes | None = None
+    ) -> None:
+        self.app = app
+        self._gate = gate
+        self._routes = routes_of
+        self._met: _Met | None = None
+        self._failure: ConfigurationError | None = None
+        self._meeting = Lock()
+        if routes_of is None:
+            _check_kind(app)
+            if isinstance(gate, Gate):
+                self.meet()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request (PEP 3333)."""
+        met = self._met or self._meet()
+        if met is None:
+            return self._misconfigured(environ, start_response)
+        outer: tuple[Ticket, ...] = environ.get(TICKETS, ())
+        if outer and met.routes is not None:
+            for number, ticket in enumerate(outer):
+                if ticket.routes is met.routes:
+                    # The app asks itself with a copy of the environ: another request, which is decided anew.
+                    outer = outer[:number]
+                    environ = {**environ, TICKETS: outer}
+                    break
+        request = access_request(environ, met.wanted)
+        answer: list[object] = []
+        within = outer[-1].own if outer else None
+        if met.routes is None:
+            step = met.gate.decide(request, within=within)
+        else:
+            step = met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
+        while isinstance(step, Need):
+            step = step.resume(fulfilled_blocking(step))
+        if outer:
+            return self._inside(met, outer[0], step, answer, environ, start_response)
+        if step.response is not None:
+            met.gate.record(step)
+            return respond(step.response, environ, start_response)
+        return self._outermost(met, step, answer, environ, start_response)
+
+    def meet(self) -> Gate:
+        """Bring gate and app together now, and return the gate; raises `ConfigurationError` where they do not fit."""
+        met = self._met or self._meet()
+        if met is None:
+            assert self._failure is not None  # noqa: S101 - it is one or the other
+            raise self._failure
+        return met.gate
+
+    def _outermost(
+        self, met: _Met, outcome: Outcome, answer: list[object], environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Run the app for a request that goes on, and write its one event when the answer starts."""
+        answering = _Answering(met, outcome, environ, start_response)
+        _let_in(Ticket(met, outcome, outcome, answer, answering), environ)
+        body: Iterable[bytes] | None = None
+        token = current.set(outcome)
+        try:
+            body = self._run(outcome, environ, answering.start)
+        except AccessDenied as denied:
+            body = answering.denied(denied)
+        except Exception as error:
+            if not answering.may_show_crash:
+                raise
+            body = answering.crashed(error)
+        finally:
+            current.reset(token)
+            if body is None:
+                answering.ended()
+        if isinstance(body, list | tuple) or is_sent_as_file(body, environ):
+            answering.ended()
+            return body
+        answering.body, answering.chunks = body, iter(body)
+        return answering
+
+    def _inside(
+        self,
+        met: _Met,
+        outermost: Ticket,
+        outcome: Outcome,
+        answer: list[object],
+        environ: Environ,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
+        if not outcome.decision.allowed:
+            outermost.outcome.inner = outcome
+        if outcome.response is not None:
+            return respond(outcome.response, environ, start_response)
+        _let_in(Ticket(met, outermost.outcome, outcome, answer, outermost.answering), environ)
+        outermost.answering.speaker = outcome
+        token = current.set(outcome)
+        try:
+            return self._run(outcome, environ, start_response)
+        finally:
+            current.reset(token)
+
+    def _run(self, outcome: Outcome, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if outcome.concealed_as_missing and self._routes is None:
+            return plain_page(HTTPStatus.NOT_FOUND, environ, start_response)  # there is no router that could say it
+        return self.app(environ, start_response)
+
+    def _meet(self) -> _Met | None:
+        """Bring gate and app together once, whichever thread comes first; what does not fit is kept in `_failure`."""
+        with self._meeting:
+            if self._met is None and self._failure is None:
+                met = meeting("AuthzMiddleware", self._gate, self._meet_at)
+                if isinstance(met, ConfigurationError):
+                    self._failure = met
+                else:
+                    self._met = met
+            return self._met
+
+    def _meet_at(self, gate: Gate) -> _Met:
+        check_app(gate, None if self._routes is None else self._routes.walk)
+        return _Met(gate, self._routes, wanted_keys(gate.fields))
+
+    def _misconfigured(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        gate = self._gate if isinstance(self._gate, Gate) else Gate()
+        request = access_request(environ, wanted_keys(gate.fields))
+        outcome = gate.refused(request, Reason.MISCONFIGURED, str(self._failure))
+        gate.record(outcome)
+        if outcome.response is None:  # a gate that only reports has nothing to say
+            return plain_page(HTTPStatus.INTERNAL_SERVER_ERROR, environ, start_response)
+        return respond(outcome.response, environ, start_response)
+
+
+class _Answering:
+    """The answer of the app on its way out: the gate's headers put on, its event written when it starts.
+
+    It is the app's `start_response` and, where the body comes in pieces, the iterable that the server gets. `speaker`
+    is the outcome that checks in the app speak of.
+    """
+
+    __slots__ = ("_environ", "_met", "_outcome", "_start_response", "_write", "body", "chunks", "speaker")
+
+    def __init__(self, met: _Met, outcome: Outcome, environ: Environ, start_response: StartResponse) -> None:
+        self._met = met
+        self._outcome = outcome
+        self._environ = environ
+        self._start_response = start_response
+        self._write: Write | None = None
+        self.speaker = outcome
+        self.body: Iterable[bytes] = ()
+        self.chunks: Iterator[bytes] = iter(())
+
+    def start(self, status: str, headers: Lines, exc_info: ExcInfo | None = None, /) -> Write:
+        """Start the answer with the gate's headers; called by the app."""
+        met = self._met
+        conceals = status.startswith("404") and met.conceals
+        if self._outcome.headers or conceals:
+            headers = with_headers(headers, self._outcome.headers, keep_out_of_caches=conceals)
+        try:
+            if exc_info is None:
+                self._write = self._start_response(status, headers)
+            else:
+                self._write = self._start_response(status, headers, exc_info)
+        finally:
+            del exc_info  # PEP 3333: it would keep alive the frames that it stands in
+        return self.write
+
+    def write(self, data: bytes, /) -> object:
+        """Write a piece of the body; called by apps that do not return it."""
+        self._answered()
+        assert self._write is not None  # noqa: S101 - handed out by start alone
+        return self._write(data)
+
+    @property
+    def may_show_crash(self) -> bool:
+        """Whether a script of another origin waits for an answer that only the gate can make readable to it."""
+        return not self._outcome.answered and self._met.gate.cors is not None and "HTTP_ORIGIN" in self._environ
+
+    def crashed(self, error: Exception) -> Iterator[bytes]:
+        """Answer a crash so that a browser may read it; the exception goes on to the server."""
+        page = plain_page(HTTPStatus.INTERNAL_SERVER_ERROR, self._environ, self.start, raised())
+        return then_raising(page, error)
+
+    def denied(self, denied: AccessDenied) -> Iterable[bytes]:
+        """Answer a request that was refused inside the app; raises where it is too late for that."""
+        outcome, gate = self._outcome, self._met.gate
+        if outcome.answered:
+            gate.denied_too_late(outcome, denied)
+            raise denied
+        gate.denied_by_app(outcome, denied)
+        if outcome.response is not None:
+            return respond(outcome.response, self._environ, self._start_response, raised())
+        return plain_page(HTTPStatus.NOT_FOUND, self._environ, self.start, raised())
+
+    def ended(self) -> None:
+        """Note that the app has nothing more to say."""
+        self._environ.pop(TICKETS, None)  # whoever sends the same environ to another app starts anew
+        self._answered()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        token = current.set(self.speaker)
+        try:
+            chunk = next(self.chunks)
+        except StopIteration:
+            self.ended()
+            raise
+        except AccessDenied as denied:
+            self.chunks = iter(self.denied(denied))
+            chunk = next(self.chunks, b"")
+        except Exception as error:
+            if not self.may_show_crash:
+                raise
+            self.chunks = self.crashed(error)
+            chunk = next(self.chunks)
+        finally:
+            current.reset(token)
+        self._answered()
+        return chunk
+
+    def close(self) -> None:
+        """Close what the app returned; called by the server at the end of every request."""
+        try:
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self.ended()
+
+    def _answered(self) -> None:
+        outcome = self._outcome
+        if not outcome.answered:
+            outcome.answered = True
+            self._met.gate.record(outcome.inner or outcome)
+
+
+def _let_in(ticket: Ticket, environ: Environ) -> None:
+    """Leave the caller in the environ, and the ticket."""
+    own = ticket.own
+    # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
+    environ[PRINCIPAL] = ANONYMOUS if own.concealed_as_missing else own.principal or ANONYMOUS
+    environ[TICKETS] = (*environ.get(TICKETS, ()), ticket)
+
+
+def _check_kind(app: object) -> None:
+    """Refuse an app whose marks would hold only if its routes were known."""
+    own = getattr(app, "__self__", app)  # app.wsgi_app is a method of a Flask app
+    for kind in type(own).__mro__:
+        module = kind.__module__.partition(".")[0]
+        if module in _OTHERWISE:
+            mistakes = Mistakes("AuthzMiddleware")
+            why = f"the policies marked in it would not hold, as its routes are not known here; {_OTHERWISE[module]}"
+            mistakes.add("app", type(own).__name__, why)
+            mistakes.raise_if_any()
+
+
+_OTHERWISE: Final = {
+    "flask": "call authz403.flask.init_app(app, gate=gate)",
+    "django": 'write "authz403.django.AuthzMiddleware" into MIDDLEWARE',
+}
