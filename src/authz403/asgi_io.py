@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from authz403.cors import Headers
 from authz403.credentials import BEARER_SUBPROTOCOL
 from authz403.decision import Response
-from authz403.request import WEBSOCKET, AccessRequest
+from authz403.request import WEBSOCKET, AccessRequest, access_request_of
 
 POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 STARTS_ANSWER: Final = frozenset(
@@ -34,7 +34,7 @@ def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
             fields[field] = (*fields[field], text) if field in fields else (text,)
     client = scope.get("client")
     peer = client[0] if client else None
-    return AccessRequest(
+    return access_request_of(
         _method(scope),
         get_route_path(scope),
         peer if isinstance(peer, str) else None,

@@ -45,6 +45,9 @@ class Decision(NamedTuple):
     error: Exception | None = None
 
 
+UNDECIDED = Decision(False, "", Reason.POLICY_ERROR, 500)  # noqa: FBT003 - a row of the named tuple
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
     """A refusal as the caller sees it: the members of the problem document (RFC 9457) and what the headers add.
@@ -90,6 +93,7 @@ class Outcome:
     """
 
     # Defaults of the class: a request sets few of them, and setting all would cost every request.
+    decision: Decision = UNDECIDED
     address: Address | None = None
     principal: Principal | None = None
     rejected_facts: Mapping[str, object] = _NOTHING
@@ -103,12 +107,14 @@ class Outcome:
     answered = False
     inner: Outcome | None = None
 
-    def __init__(self, request: AccessRequest, started: float, headers: Headers, *, report_only: bool) -> None:
+    def __init__(
+        self,
+        request: AccessRequest,
+        started: float,
+        headers: Headers,
+        report_only: bool,  # noqa: FBT001 - a keyword would cost every request more
+    ) -> None:
         self.request = request
         self.started = started
         self.headers = headers
         self.report_only = report_only
-        self.decision: Decision = UNDECIDED
-
-
-UNDECIDED = Decision(False, "", Reason.POLICY_ERROR, 500)  # noqa: FBT003 - a row of the named tuple

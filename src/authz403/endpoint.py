@@ -20,7 +20,8 @@ class Policy(NamedTuple):
     """What one kind of request must meet, with the decision for where it does.
 
     The requirement is judged in two parts: `first` what needs no token and is told first, then the `rest`. `demanded`
-    are the ids of the marked requirements that it holds.
+    are the ids of the marked requirements that it holds. `asks_who_first` says that nothing can be told before the
+    caller is known.
     """
 
     requirement: Requirement
@@ -30,20 +31,23 @@ class Policy(NamedTuple):
     allowed: Decision
     conceals: bool
     demanded: frozenset[int]
+    asks_who_first: bool
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):
     """The policies of one endpoint under the rules of one gate, filled as they are asked for.
 
-    `by_method` holds those that are the same on all paths of the endpoint.
+    `by_method` holds those that are the same on all paths of the endpoint, `by_rules` those that are the same on all
+    paths that the same rules name, by the id of what the index finds there.
     """
 
-    __slots__ = ("by_method", "rules")
+    __slots__ = ("by_method", "by_rules", "rules")
 
     def __init__(self, rules: object) -> None:
         super().__init__()
         self.rules = rules
         self.by_method: dict[str, Policy] = {}
+        self.by_rules: dict[tuple[int, str], Policy] = {}
 
 
 class Endpoint:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from authz403.network import Address
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest
+
+NOTHING: Final[Mapping[Any, object]] = MappingProxyType({})
 
 
 class Rejected(NamedTuple):
@@ -17,7 +19,7 @@ class Rejected(NamedTuple):
 
     reason: Reason
     hint: str | None = None
-    facts: Mapping[str, object] = MappingProxyType({})
+    facts: Mapping[str, object] = NOTHING
     retry_after: float | None = None
 
 
@@ -31,8 +33,8 @@ class Facts(NamedTuple):
     request: AccessRequest
     identity: Principal | Rejected | None = None
     address: Address | None = None
-    path_params: Mapping[str, object] = MappingProxyType({})
-    answers: Mapping[int, object] = MappingProxyType({})
+    path_params: Mapping[str, object] = NOTHING
+    answers: Mapping[int, object] = NOTHING
     now: float = 0.0
 
     @property
@@ -56,3 +58,15 @@ class Facts(NamedTuple):
     def client_ip(self) -> str | None:
         """The client's address, or `None` where nobody trustworthy says it."""
         return None if self.address is None else str(self.address)
+
+
+def facts_of(
+    request: AccessRequest,
+    identity: Principal | Rejected | None,
+    address: Address | None,
+    path_params: Mapping[str, object],
+    now: float,
+) -> Facts:
+    """Return the facts of one request, before anything was asked."""
+    # Every request makes these. The constructor of a named tuple is a Python function, and takes twice the time.
+    return tuple.__new__(Facts, (request, identity, address, path_params, NOTHING, now))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from authz403.audit import Audit, new_decision_id
@@ -13,7 +13,7 @@ from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_pref
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
-from authz403.facts import Facts, Rejected
+from authz403.facts import NOTHING, Facts, Rejected, facts_of
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.leaves import Custom, ServiceNetworks
@@ -134,7 +134,7 @@ class Gate:
         """
         cors = self.cors if within is None else None
         headers = () if cors is None else cors.answer_headers(request.fields.get(ORIGIN))
-        outcome = Outcome(request, time.perf_counter(), headers, report_only=self.report_only)
+        outcome = Outcome(request, time.perf_counter(), headers, self.report_only)
         try:
             if cors is not None and request.method == "OPTIONS" and is_preflight(request.method, request.fields):
                 return self._preflight(outcome, cors)
@@ -144,32 +144,54 @@ class Gate:
                 outcome.address = self._network.client_address(request)
             else:
                 outcome.address, outcome.principal = within.address, within.principal
-            path, method = request.path, request.method
-            if cors is not None and method == WEBSOCKET and not self._origin_fits(request, cors):
-                return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
-            is_usual_path = is_usual(path)
-            if not is_usual_path and is_malformed(path):
-                return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            found, path_params = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
-            if not is_usual_path and has_dot_segments(path) and not self._dots_fit(path, method, found):
-                return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            policy = self.rules.policy_for(found, path, method)
-            if found.endpoint is not None:
-                outcome.route = found.endpoint.route
-                outcome.demanded = policy.demanded
-            if policy.conceals:
-                outcome.missing_at = self.rules.missing_at(found.place, path, method)
+            policy, path_params = self._policy_of(outcome, cors, routes, native)
+            if policy is None:
+                return outcome
             if policy.requirement is anyone:
                 outcome.decision = policy.allowed
                 return outcome
             now = self._clock()
-            facts = Facts(request, None, outcome.address, path_params, now=now)
-            return self._decided(outcome, policy, facts)
+            if not policy.asks_who_first:
+                return self._decided(outcome, policy, facts_of(request, None, outcome.address, path_params, now))
+            identity = self._identifier.identify(request, now)
+            if isinstance(identity, Need):
+                facts = facts_of(request, None, outcome.address, path_params, now)
+                return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
+            _note(outcome, identity)
+            return self._decided(outcome, policy, facts_of(request, identity, outcome.address, path_params, now))
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
 
+    def _policy_of(
+        self, outcome: Outcome, cors: Cors | None, routes: Routes[Native], native: Native | None
+    ) -> tuple[Policy | None, Mapping[str, object]]:
+        """Return what the request must meet, with its path parameters; no policy where it is refused already."""
+        request = outcome.request
+        path, method = request.path, request.method
+        if cors is not None and method == WEBSOCKET and not self._origin_fits(request, cors):
+            self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
+            return None, NOTHING
+        is_usual_path = is_usual(path)
+        if not is_usual_path and is_malformed(path):
+            self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
+            return None, NOTHING
+        found, path_params = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
+        if not is_usual_path and has_dot_segments(path) and not self._dots_fit(path, method, found):
+            self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
+            return None, NOTHING
+        policy = self.rules.policy_for(found, path, method)
+        if found.endpoint is not None:
+            outcome.route = found.endpoint.route
+            outcome.demanded = policy.demanded
+        if policy.conceals:
+            outcome.missing_at = self.rules.missing_at(found.place, path, method)
+        return policy, path_params
+
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)
+        if decision is policy.allowed:
+            outcome.decision = policy.allowed
+            return outcome
         if decision is None:
             identity = self._identifier.identify(outcome.request, facts.now)
             if isinstance(identity, Need):
@@ -188,12 +210,8 @@ class Gate:
     def _known(
         self, outcome: Outcome, policy: Policy, facts: Facts, identity: Principal | Rejected
     ) -> Outcome | Need[Outcome]:
-        if isinstance(identity, Principal):
-            outcome.principal = identity
-        else:
-            outcome.rejected_facts = identity.facts
-        known = Facts(facts.request, identity, facts.address, facts.path_params, facts.answers, facts.now)
-        return self._decided(outcome, policy, known)
+        _note(outcome, identity)
+        return self._decided(outcome, policy, facts._replace(identity=identity))
 
     def _resumable(
         self, outcome: Outcome, need: Need[T], go_on: Callable[[T], Outcome | Need[Outcome]]
@@ -350,6 +368,14 @@ class Gate:
         """Dot segments pass only into a path parameter, where the shortened path stands under the same rule."""
         shortened = without_dot_segments(path)
         return found.takes_dot_segments and self.rules.rule_for(path, method) == self.rules.rule_for(shortened, method)
+
+
+def _note(outcome: Outcome, identity: Principal | Rejected) -> None:
+    """Write into an outcome who asks, or what is known of it for the log alone."""
+    if isinstance(identity, Principal):
+        outcome.principal = identity
+    else:
+        outcome.rejected_facts = identity.facts
 
 
 _PEER_REWRITTEN: Final = (

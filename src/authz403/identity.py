@@ -6,9 +6,9 @@ than its `exp`.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from hashlib import sha256
 from threading import Lock
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
@@ -81,6 +81,8 @@ class Identifier:
             field: tuple(source for source in self.bearers if field in source.read_from)
             for field in dict.fromkeys(field for source in self.bearers for field in source.read_from)
         }
+        first = next(iter(self._by_field), None)
+        self._first_field = AUTHORIZATION if first == AUTHORIZATION else ""
         self._rbac = rbac
         self._lookup = RoleLookup(rbac, rbac.roles_for) if rbac is not None and rbac.roles_for is not None else None
         self._most_tokens = most_tokens
@@ -108,6 +110,12 @@ class Identifier:
 
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
+        lines = request.fields.get(self._first_field)
+        if lines is not None and len(lines) == 1 and lines[0][:7] == "Bearer " and len(lines[0]) <= LONGEST_CREDENTIAL:
+            # A token is looked up before it is read: in its usual spelling, the line is its entry.
+            remembered = self._recalled(sha256(lines[0].encode("utf-8", "surrogatepass")).digest(), now)
+            if remembered is not None:
+                return remembered
         unusable = MISSING
         for field in self._by_field:
             if field == SUBPROTOCOL and request.method != WEBSOCKET:
@@ -126,34 +134,26 @@ class Identifier:
 
     def _by_token(self, field: str, lines: tuple[str, ...], now: float) -> Identity | Need[Identity] | Unusable:
         """Return the caller whom the token in a header names, or why that header holds none."""
-        usual = None
-        if len(lines) == 1 and field != SUBPROTOCOL and _is_usual(field, lines[0]):
-            # A token is looked up before it is read: in its usual spelling, the line is its entry.
-            usual = _entry(field, lines[0])
-            remembered = self._recalled(usual, now)
-            if remembered is not None:
-                return self._admitted(remembered, now)
         token = _token_in(field, lines)
         if isinstance(token, Unusable):
             return Rejected(token.reason, token.hint) if token.reason is Reason.INVALID_REQUEST else token
-        entry = _entry(field, f"Bearer {token}" if field == AUTHORIZATION else token)
-        remembered = None if entry == usual else self._recalled(entry, now)
+        entry = _entry(field, token)
+        remembered = self._recalled(entry, now)
         if remembered is not None:
-            return self._admitted(remembered, now)
+            return remembered
         verified = self._verify(field, token, now)
         if isinstance(verified, Need):
             return verified.then(lambda found: self._remember(entry, found, now))
         return self._remember(entry, verified, now)
 
-    def _recalled(self, entry: bytes, now: float) -> Verified | None:
-        """Return what is remembered of a token, if it is still good."""
+    def _recalled(self, entry: bytes, now: float) -> Identity | Need[Identity] | None:
+        """Return the caller of a token that was verified before, if it is still good."""
         found = self._tokens.get(entry)
-        if (
-            found is not None
-            and now - found.source.leeway < found.expires_at
-            and found.source.keys.still_holds(found.key, now)
-        ):
-            return found
+        if found is None:
+            return None
+        source = found.source
+        if now - source.leeway < found.expires_at and source.keys.still_holds(found.key, now):
+            return self._admitted(found, now)
         return None
 
     def _admitted(self, found: Verified, now: float) -> Identity | Need[Identity]:
@@ -242,14 +242,10 @@ def _token_in(field: str, lines: tuple[str, ...]) -> str | Unusable:
     return subprotocol_token(lines) if field == SUBPROTOCOL else bare_token(field, lines)
 
 
-def _is_usual(field: str, line: str) -> bool:
-    return len(line) <= LONGEST_CREDENTIAL and (field != AUTHORIZATION or line.startswith("Bearer "))
-
-
-def _entry(field: str, line: str) -> bytes:
+def _entry(field: str, token: str) -> bytes:
     """Return what a token in a header is remembered by: never the token itself."""
-    text = line if field == AUTHORIZATION else f"{field}: {line}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    text = f"Bearer {token}" if field == AUTHORIZATION else f"{field}: {token}"
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _log_facts(principal: Principal) -> Mapping[str, object]:

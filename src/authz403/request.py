@@ -37,3 +37,14 @@ class AccessRequest(NamedTuple):
     peer: str | None = None
     fields: Mapping[str, tuple[str, ...]] = NO_FIELDS
     peer_rewritten: bool = False
+
+
+def access_request_of(
+    method: str,
+    path: str,
+    peer: str | None,
+    fields: Mapping[str, tuple[str, ...]],
+    peer_rewritten: bool,  # noqa: FBT001 - all of them are positional
+) -> AccessRequest:
+    """Return the facts of a request, in less time than their constructor, which every request would pay."""
+    return tuple.__new__(AccessRequest, (method, path, peer, fields, peer_rewritten))

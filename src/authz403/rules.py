@@ -106,12 +106,23 @@ class Rules:
     def policy_for(self, found: Found, path: str, method: str) -> Policy:
         """Return what a request must meet, given what the app's own router would do with it."""
         endpoint = found.endpoint
-        if endpoint is not None and found.betrayed is None:
-            policies = endpoint.policies
-            if policies.rules is self:
-                policy = policies.by_method.get(method)
-                if policy is not None:
-                    return policy
+        if endpoint is None or found.betrayed is not None or endpoint.policies.rules is not self:
+            return self._policy_for(found, path, method)
+        policies = endpoint.policies
+        policy = policies.by_method.get(method)
+        if policy is not None:
+            return policy
+        if path[-1:] == "/" or method not in KNOWN_METHODS:
+            return self._policy_for(found, path, method)
+        # The index gives the very same tuple wherever the same rules name the path, and keeps it.
+        key = (id(self._index.find(path)), method)
+        policy = policies.by_rules.get(key)
+        if policy is None:
+            policy = policies.by_rules[key] = self._policy_for(found, path, method)
+        return policy
+
+    def _policy_for(self, found: Found, path: str, method: str) -> Policy:
+        endpoint = found.endpoint
         number, path_named = self.rule_for(path, method)
         if endpoint is None:
             policy = self.bare_policy(number)
@@ -211,15 +222,18 @@ class Rules:
 
 def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> Policy:
     requirement = all_of(parts)
+    first, rest = in_two(requirement)
     demanded = frozenset(id(leaf) for mark in marks for leaf in (mark.requirement, *mark.requirement.leaves()))
     told = f"{words}: {requirement!r}" if words else repr(requirement)
     return Policy(
         requirement,
-        *in_two(requirement),
+        first,
+        rest,
         told,
         Decision(allowed=True, policy=told, concealed=requirement.conceals),
         requirement.conceals,
         demanded,
+        first is anyone and not rest.tokenless,
     )
 
 

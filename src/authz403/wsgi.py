@@ -13,7 +13,7 @@ from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.fulfil import fulfilled_blocking
 from authz403.gate import Gate
 from authz403.need import Need
-from authz403.principal import ANONYMOUS
+from authz403.principal import ANONYMOUS, Anonymous
 from authz403.reasons import Reason
 from authz403.startup import check_app, meeting
 from authz403.wsgi_io import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication
 
     from authz403.decision import Outcome
+    from authz403.principal import Principal
     from authz403.wsgi_io import Lines, Write
 
 TICKETS: Final = "authz403"
@@ -62,20 +63,17 @@ class Ticket:
     """What was decided on, left in the environ for what stands further in.
 
     `outcome` is that of the outermost gate, where gates further in leave what they said; `own` is that of this gate.
-    `answer` is what `routes` left there when they were asked. `answering` is the answer on its way out.
+    `answer` is what the routes left there when they were asked. `speaker`, on the outermost ticket, is the outcome that
+    checks in the app speak of.
     """
 
-    __slots__ = ("answer", "answering", "gate", "outcome", "own", "routes")
+    __slots__ = ("answer", "met", "outcome", "own", "speaker")
 
-    def __init__(
-        self, met: _Met, outermost: Outcome, own: Outcome, answer: list[object], answering: _Answering
-    ) -> None:
-        self.gate = met.gate
-        self.routes = met.routes
+    def __init__(self, met: _Met, outermost: Outcome, own: Outcome, answer: list[object]) -> None:
+        self.met = met
         self.outcome = outermost
-        self.own = own
+        self.own = self.speaker = own
         self.answer = answer
-        self.answering = answering
 
 
 class _Met(NamedTuple):
@@ -123,7 +121,7 @@ class AuthzMiddleware:
         outer: tuple[Ticket, ...] = environ.get(TICKETS, ())
         if outer and met.routes is not None:
             for number, ticket in enumerate(outer):
-                if ticket.routes is met.routes:
+                if ticket.met.routes is met.routes:
                     # The app asks itself with a copy of the environ: another request, which is decided anew.
                     outer = outer[:number]
                     environ = {**environ, TICKETS: outer}
@@ -156,8 +154,9 @@ class AuthzMiddleware:
         self, met: _Met, outcome: Outcome, answer: list[object], environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Run the app for a request that goes on, and write its one event when the answer starts."""
-        answering = _Answering(met, outcome, environ, start_response)
-        _let_in(Ticket(met, outcome, outcome, answer, answering), environ)
+        answering = _Answering(met, outcome, answer, environ, start_response)
+        environ[PRINCIPAL] = _caller(outcome)
+        environ[TICKETS] = (answering,)
         body: Iterable[bytes] | None = None
         token = current.set(outcome)
         try:
@@ -172,7 +171,7 @@ class AuthzMiddleware:
             current.reset(token)
             if body is None:
                 answering.ended()
-        if isinstance(body, list | tuple) or is_sent_as_file(body, environ):
+        if type(body) in _WHOLE or is_sent_as_file(body, environ):
             answering.ended()
             return body
         answering.body, answering.chunks = body, iter(body)
@@ -192,8 +191,9 @@ class AuthzMiddleware:
             outermost.outcome.inner = outcome
         if outcome.response is not None:
             return respond(outcome.response, environ, start_response)
-        _let_in(Ticket(met, outermost.outcome, outcome, answer, outermost.answering), environ)
-        outermost.answering.speaker = outcome
+        environ[PRINCIPAL] = _caller(outcome)
+        environ[TICKETS] = (*environ[TICKETS], Ticket(met, outermost.outcome, outcome, answer))
+        outermost.speaker = outcome
         token = current.set(outcome)
         try:
             return self._run(outcome, environ, start_response)
@@ -230,31 +230,35 @@ class AuthzMiddleware:
         return respond(outcome.response, environ, start_response)
 
 
-class _Answering:
-    """The answer of the app on its way out: the gate's headers put on, its event written when it starts.
+class _Answering(Ticket):
+    """The outermost gate's ticket, and the answer on its way out: headers put on, the event written when it starts.
 
-    It is the app's `start_response` and, where the body comes in pieces, the iterable that the server gets. `speaker`
-    is the outcome that checks in the app speak of.
+    It is the app's `start_response` and, where the body comes in pieces, the iterable that the server gets.
     """
 
-    __slots__ = ("_environ", "_met", "_outcome", "_start_response", "_write", "body", "chunks", "speaker")
+    __slots__ = ("_environ", "_start_response", "_write", "body", "chunks")
 
-    def __init__(self, met: _Met, outcome: Outcome, environ: Environ, start_response: StartResponse) -> None:
-        self._met = met
-        self._outcome = outcome
+    _write: Write
+    body: Iterable[bytes]
+    """What the app returned."""
+    chunks: Iterator[bytes]
+    """What is sent: that, or what is said instead of it."""
+
+    def __init__(
+        self, met: _Met, outcome: Outcome, answer: list[object], environ: Environ, start_response: StartResponse
+    ) -> None:
+        self.met = met  # not by super(), which every request would pay for
+        self.outcome = self.own = self.speaker = outcome
+        self.answer = answer
         self._environ = environ
         self._start_response = start_response
-        self._write: Write | None = None
-        self.speaker = outcome
-        self.body: Iterable[bytes] = ()
-        self.chunks: Iterator[bytes] = iter(())
 
     def start(self, status: str, headers: Lines, exc_info: ExcInfo | None = None, /) -> Write:
         """Start the answer with the gate's headers; called by the app."""
-        met = self._met
-        conceals = status.startswith("404") and met.conceals
-        if self._outcome.headers or conceals:
-            headers = with_headers(headers, self._outcome.headers, keep_out_of_caches=conceals)
+        own = self.outcome.headers
+        conceals = status.startswith("404") and self.met.conceals
+        if own or conceals:
+            headers = with_headers(headers, own, keep_out_of_caches=conceals)
         try:
             if exc_info is None:
                 self._write = self._start_response(status, headers)
@@ -267,13 +271,12 @@ class _Answering:
     def write(self, data: bytes, /) -> object:
         """Write a piece of the body; called by apps that do not return it."""
         self._answered()
-        assert self._write is not None  # noqa: S101 - handed out by start alone
         return self._write(data)
 
     @property
     def may_show_crash(self) -> bool:
         """Whether a script of another origin waits for an answer that only the gate can make readable to it."""
-        return not self._outcome.answered and self._met.gate.cors is not None and "HTTP_ORIGIN" in self._environ
+        return not self.outcome.answered and self.met.gate.cors is not None and "HTTP_ORIGIN" in self._environ
 
     def crashed(self, error: Exception) -> Iterator[bytes]:
         """Answer a crash so that a browser may read it; the exception goes on to the server."""
@@ -282,7 +285,7 @@ class _Answering:
 
     def denied(self, denied: AccessDenied) -> Iterable[bytes]:
         """Answer a request that was refused inside the app; raises where it is too late for that."""
-        outcome, gate = self._outcome, self._met.gate
+        outcome, gate = self.outcome, self.met.gate
         if outcome.answered:
             gate.denied_too_late(outcome, denied)
             raise denied
@@ -329,18 +332,20 @@ class _Answering:
             self.ended()
 
     def _answered(self) -> None:
-        outcome = self._outcome
+        outcome = self.outcome
         if not outcome.answered:
             outcome.answered = True
-            self._met.gate.record(outcome.inner or outcome)
+            self.met.gate.record(outcome.inner or outcome)
 
 
-def _let_in(ticket: Ticket, environ: Environ) -> None:
-    """Leave the caller in the environ, and the ticket."""
-    own = ticket.own
+_WHOLE: Final = frozenset({list, tuple})
+"""The types of bodies that are whole already, so that no more of the app runs while they are sent."""
+
+
+def _caller(outcome: Outcome) -> Principal | Anonymous:
+    """Return who asks, as the app may know it."""
     # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
-    environ[PRINCIPAL] = ANONYMOUS if own.concealed_as_missing else own.principal or ANONYMOUS
-    environ[TICKETS] = (*environ.get(TICKETS, ()), ticket)
+    return ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
 
 
 def _check_kind(app: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authz403.cors import ORIGIN, REQUEST_METHOD, Headers
 from authz403.decision import Response
-from authz403.request import WEBSOCKET, AccessRequest
+from authz403.request import WEBSOCKET, AccessRequest, access_request_of
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse
@@ -23,6 +23,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 
 _PROXY_FIX: Final = "werkzeug.proxy_fix.orig"
 _NOT_TEXT: Final = "\ufffd"  # no path may hold it
+_OF_NO_INTEREST: Final = frozenset({"Content-Type", "Content-Length", "content-type", "content-length"})
 # Servers join the lines of one header with commas. Neither field can hold a comma itself (RFC 6454, RFC 9110).
 _SINGLE: Final = frozenset({ORIGIN, REQUEST_METHOD})
 
@@ -36,13 +37,13 @@ def wanted_keys(fields: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 def access_request(environ: Mapping[str, Any], wanted: Iterable[tuple[str, str]]) -> AccessRequest:
     """Read the facts of a request, with the header fields that are `wanted`."""
-    fields: dict[str, tuple[str, ...]] = {}
-    for key, name in wanted:
-        value = environ.get(key)
-        if value is not None:
-            fields[name] = tuple(part.strip(" \t") for part in value.split(",")) if name in _SINGLE else (value,)
+    fields: dict[str, tuple[str, ...]] = {name: (environ[key],) for key, name in wanted if key in environ}
+    origins = fields.get(ORIGIN)
+    if origins is not None and ("," in origins[0] or REQUEST_METHOD in fields):
+        for name in _SINGLE.intersection(fields):
+            fields[name] = tuple(part.strip(" \t") for part in fields[name][0].split(","))
     method = environ["REQUEST_METHOD"]
-    return AccessRequest(
+    return access_request_of(
         method if method != WEBSOCKET else f"HTTP {method}",  # a client may invent a method of that name
         path_of(environ),
         environ.get("REMOTE_ADDR"),
@@ -53,9 +54,9 @@ def access_request(environ: Mapping[str, Any], wanted: Iterable[tuple[str, str]]
 
 def path_of(environ: Mapping[str, Any]) -> str:
     """Return the path of a request below `SCRIPT_NAME`, which stands in an environ as bytes decoded by latin-1."""
-    path: str = environ.get("PATH_INFO") or "/"
+    path: str = environ.get("PATH_INFO", "")
     if path.isascii():
-        return path
+        return path or "/"
     try:
         return path.encode("latin-1").decode("utf-8", "replace")
     except UnicodeEncodeError:
@@ -110,7 +111,11 @@ def with_headers(lines: Iterable[tuple[str, str]], own: Headers, *, keep_out_of_
     found: Lines = []
     varies = cached = False
     for line in lines:
-        name = line[0].lower()
+        name = line[0]
+        if name in _OF_NO_INTEREST:
+            found.append(line)
+            continue
+        name = name.lower()
         if own and name.startswith("access-control-"):
             continue
         if name == "vary":
