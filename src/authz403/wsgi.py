@@ -63,17 +63,18 @@ class Ticket:
     """What was decided on, left in the environ for what stands further in.
 
     `outcome` is that of the outermost gate, where gates further in leave what they said; `own` is that of this gate.
-    `answer` is what the routes left there when they were asked. `speaker`, on the outermost ticket, is the outcome that
-    checks in the app speak of.
+    `answer` is what the routes left there when they were asked. On the outermost ticket, `speaker` is the outcome that
+    checks in the app speak of, and `conceals` says that a gate further in hides the route.
     """
 
-    __slots__ = ("answer", "met", "outcome", "own", "speaker")
+    __slots__ = ("answer", "conceals", "met", "outcome", "own", "speaker")
 
     def __init__(self, met: _Met, outermost: Outcome, own: Outcome, answer: list[object]) -> None:
         self.met = met
         self.outcome = outermost
         self.own = self.speaker = own
         self.answer = answer
+        self.conceals = False
 
 
 class _Met(NamedTuple):
@@ -110,7 +111,7 @@ class AuthzMiddleware:
         self._meeting = Lock()
         if routes_of is None:
             _check_kind(app)
-            if isinstance(gate, Gate):
+            if isinstance(gate, Gate | type) or not callable(gate):  # nothing is known later that is not known now
                 self.meet()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -174,7 +175,7 @@ class AuthzMiddleware:
         if type(body) in _WHOLE or is_sent_as_file(body, environ):
             answering.ended()
             return body
-        answering.body, answering.chunks = body, iter(body)
+        answering.body, answering._chunks = body, None  # noqa: SLF001 - its own
         return answering
 
     def _inside(
@@ -187,6 +188,7 @@ class AuthzMiddleware:
         start_response: StartResponse,
     ) -> Iterable[bytes]:
         """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
+        outermost.conceals = outermost.conceals or outcome.decision.concealed
         if not outcome.decision.allowed:
             outermost.outcome.inner = outcome
         if outcome.response is not None:
@@ -236,13 +238,13 @@ class _Answering(Ticket):
     It is the app's `start_response` and, where the body comes in pieces, the iterable that the server gets.
     """
 
-    __slots__ = ("_environ", "_start_response", "_write", "body", "chunks")
+    __slots__ = ("_chunks", "_environ", "_start_response", "_write", "body")
 
     _write: Write
+    _chunks: Iterator[bytes] | None
+    """What is sent: what the app returned, or what is said instead of it."""
     body: Iterable[bytes]
     """What the app returned."""
-    chunks: Iterator[bytes]
-    """What is sent: that, or what is said instead of it."""
 
     def __init__(
         self, met: _Met, outcome: Outcome, answer: list[object], environ: Environ, start_response: StartResponse
@@ -250,13 +252,14 @@ class _Answering(Ticket):
         self.met = met  # not by super(), which every request would pay for
         self.outcome = self.own = self.speaker = outcome
         self.answer = answer
+        self.conceals = False
         self._environ = environ
         self._start_response = start_response
 
     def start(self, status: str, headers: Lines, exc_info: ExcInfo | None = None, /) -> Write:
         """Start the answer with the gate's headers; called by the app."""
         own = self.outcome.headers
-        conceals = status.startswith("404") and self.met.conceals
+        conceals = status.startswith("404") and (self.conceals or self.met.conceals)
         if own or conceals:
             headers = with_headers(headers, own, keep_out_of_caches=conceals)
         try:
@@ -289,7 +292,7 @@ class _Answering(Ticket):
         if outcome.answered:
             gate.denied_too_late(outcome, denied)
             raise denied
-        gate.denied_by_app(outcome, denied)
+        gate.denied_by_app(outcome, denied, conceals=self.conceals)
         if outcome.response is not None:
             return respond(outcome.response, self._environ, self._start_response, raised())
         return plain_page(HTTPStatus.NOT_FOUND, self._environ, self.start, raised())
@@ -305,18 +308,20 @@ class _Answering(Ticket):
     def __next__(self) -> bytes:
         token = current.set(self.speaker)
         try:
-            chunk = next(self.chunks)
+            if self._chunks is None:
+                self._chunks = iter(self.body)  # here, as that may be where the app does its work
+            chunk = next(self._chunks)
         except StopIteration:
             self.ended()
             raise
         except AccessDenied as denied:
-            self.chunks = iter(self.denied(denied))
-            chunk = next(self.chunks, b"")
+            self._chunks = iter(self.denied(denied))
+            chunk = next(self._chunks, b"")
         except Exception as error:
             if not self.may_show_crash:
                 raise
-            self.chunks = self.crashed(error)
-            chunk = next(self.chunks)
+            self._chunks = self.crashed(error)
+            chunk = next(self._chunks)
         finally:
             current.reset(token)
         self._answered()

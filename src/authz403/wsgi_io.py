@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authz403.cors import ORIGIN, REQUEST_METHOD, Headers
 from authz403.decision import Response
+from authz403.network import UNIX
 from authz403.request import WEBSOCKET, AccessRequest, access_request_of
 
 if TYPE_CHECKING:
@@ -46,10 +47,19 @@ def access_request(environ: Mapping[str, Any], wanted: Iterable[tuple[str, str]]
     return access_request_of(
         method if method != WEBSOCKET else f"HTTP {method}",  # a client may invent a method of that name
         path_of(environ),
-        environ.get("REMOTE_ADDR"),
+        _peer(environ),
         fields,
         _PROXY_FIX in environ and "x-forwarded-for" in fields,
     )
+
+
+def _peer(environ: Mapping[str, Any]) -> str | None:
+    """Return the address of the other end of the connection, as the server gives it."""
+    # Over a unix socket, it is the name that the other end bound its own socket to, and that may look like an address.
+    # gunicorn leaves the port out there, and granian calls its own port 0.
+    if ("gunicorn.socket" in environ and "REMOTE_PORT" not in environ) or environ.get("SERVER_PORT") == "0":
+        return UNIX
+    return environ.get("REMOTE_ADDR")
 
 
 def path_of(environ: Mapping[str, Any]) -> str:
@@ -136,9 +146,9 @@ def is_sent_as_file(body: object, environ: Environ) -> bool:
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
-def then_raising(body: Iterable[bytes], error: Exception) -> Iterator[bytes]:
+def then_raising(body: list[bytes], error: Exception) -> Iterator[bytes]:
     """Yield a page about a crash, then hand the crash on to the server, which logs it."""
-    yield from body
+    yield from body or [b""]  # with nothing to send after them, headers are sent all the same
     raise error
 
 
