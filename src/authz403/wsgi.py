@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from authz403.principal import Principal
     from authz403.wsgi_io import Lines, Write
 
-TICKETS: Final = "authz403"
+TICKETS: Final = "authz403.tickets"  # PEP 3333: what is no string has a dot in its key
 """The key of the environ under which the tickets of all gates on the way stand, the outermost first."""
 PRINCIPAL: Final = "authz403.principal"
 """The key of the environ under which an app finds who asks."""
