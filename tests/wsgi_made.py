@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -139,7 +139,7 @@ def ask(app: WSGIApplication, environ: Environ, *, is_validated: bool = True, at
     return answer
 
 
-def guarded(app: WSGIApplication, gate: Gate, *, is_validated: bool = True) -> AuthzMiddleware:
+def guarded(app: WSGIApplication, gate: Gate | Callable[[], Gate], *, is_validated: bool = True) -> AuthzMiddleware:
     """Put a gate before an app, with the validator between them, so that both sides of the gate are looked at."""
     return AuthzMiddleware(validator(app) if is_validated else app, gate=gate)
 
