@@ -13,7 +13,11 @@ LONGEST_CREDENTIAL: Final = 16 * 1024  # bytes
 # Section 11.4: credentials = auth-scheme [ 1*SP ( token68 / ... ) ]
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]*+"
+_SCHEME: Final = re.compile(_NAME)
+# Section 11.2: auth-param = token BWS "=" BWS ( token / quoted-string ); AWS and others write more into the value.
+_PARAM: Final = rf'{_NAME}[ \t]*+=[ \t]*+(?:"(?:[^"\\]|\\.)*+"[ \t]*+|[^",]*+)'
+_WITH_PARAMS: Final = re.compile(rf"{_NAME} ++{_PARAM}(?:,[ \t]*+{_PARAM})*+")
 BEARER_SUBPROTOCOL: Final = "bearer"
 """The WebSocket subprotocol whose follower in the list is a token."""
 
@@ -42,6 +46,8 @@ def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     scheme = _SCHEME.match(text)
     name = scheme[0].lower() if scheme else ""
     # RFC 9110 section 11.1: the scheme is case-insensitive
+    if "," in text and (name == "bearer" or _WITH_PARAMS.fullmatch(text) is None):
+        return _several("Authorization")
     if name == "bearer":
         return Unusable(Reason.INVALID_REQUEST, _malformed(text[len("bearer") :]))
     if name:
@@ -61,6 +67,8 @@ def bare_token(field: str, lines: tuple[str, ...]) -> str | Unusable:
     text = line.strip(" \t")
     if not text:
         return Unusable(Reason.MISSING_TOKEN, f"the {field} header is empty")
+    if "," in text:
+        return _several(field)
     if _TOKEN68.fullmatch(text) is None:
         return Unusable(Reason.INVALID_REQUEST, f"the {field} header does not hold one token and nothing else")
     return text
@@ -89,10 +97,15 @@ def _only_line(field: str, lines: tuple[str, ...]) -> str | Unusable:
     if not lines:
         return MISSING
     if len(lines) > 1:
-        return Unusable(Reason.INVALID_REQUEST, f"the request has more than one {field} header")
+        return _several(field)
     if len(lines[0]) > LONGEST_CREDENTIAL:
         return Unusable(Reason.INVALID_REQUEST, f"the {field} header is over {LONGEST_CREDENTIAL} bytes long")
     return lines[0]
+
+
+def _several(field: str) -> Unusable:
+    """Say that there are several headers; a server, as those of WSGI do, may have joined them with a comma."""
+    return Unusable(Reason.INVALID_REQUEST, f"the request has more than one {field} header, or one with a comma")
 
 
 def _malformed(rest: str) -> str:
