@@ -12,6 +12,7 @@ UV := .venv/bin/uv
 COMPILE := env -u PIP_FIND_LINKS -u UV_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --upgrade \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
 WHOLE := pyproject.toml --all-extras --group dev
+IN_PARALLEL := --numprocesses auto --dist worksteal
 PROVIDER := tests/provider/node_modules/.stamp
 
 .PHONY: demo test check fuzz test-servers test-matrix bench build lock clean
@@ -42,7 +43,7 @@ demo: .venv/.stamp
 	.venv/bin/python -m authz403 demo
 
 test: .venv/.stamp $(PROVIDER)
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 check: .venv/.stamp
 	.venv/bin/ruff format --check

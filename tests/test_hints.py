@@ -412,7 +412,10 @@ def test_a_concealed_refusal_is_explained_to_the_operator() -> None:
         (roles("admin"), token(groups=["admin", "SECRET"]), {}),
         (networks("192.0.2.0/24"), None, {"x_forwarded_for": "203.0.113.99"}),
     ],
-    ids=str,
+    ids=[
+        *("another proxy", "issuer", "audience", "token_use", "typ", "scope of no string", "scope", "short scope"),
+        *("scopes", "roles", "groups", "forwarded address"),
+    ],
 )
 def test_hints_never_reach_the_caller(wanted: Requirement, text: str | None, fields: dict[str, str]) -> None:
     """Neither the body nor a header holds a hint, or what it quotes; nor does the denial that `render` sees."""

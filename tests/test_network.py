@@ -293,7 +293,7 @@ def test_all_mistakes_are_told_at_once() -> None:
             {"cf-connecting-ip", "transfer-encoding"},
         ),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_the_header_to_read_is_named(options: dict[str, Any], source: str, fields: set[str]) -> None:
     """Without proxies nothing but the connection is read; with them X-Forwarded-For, unless another is named."""

@@ -571,7 +571,7 @@ def test_words_for_operators_are_refused(combine: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("operator", ["__and__", "__or__"])
-@pytest.mark.parametrize("other", [True, None, "scopes:a", scopes], ids=repr)
+@pytest.mark.parametrize("other", [True, None, "scopes:a", pytest.param(scopes, id="scopes")], ids=repr)
 def test_a_requirement_combines_with_requirements_alone(operator: str, other: object) -> None:
     """A condition or a forgotten call beside a requirement is a mistake, not a policy."""
     with pytest.raises(TypeError):

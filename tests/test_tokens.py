@@ -231,7 +231,7 @@ def test_a_token_without_kid_is_tried_with_every_key() -> None:
         ({"permissions": [1]}, "invalid_token"),
         ({"permissions": {}}, "invalid_token"),
     ],
-    ids=lambda value: None if isinstance(value, str) else str(value)[:40].replace(str(ABSENT), "absent"),
+    ids=lambda value: None if isinstance(value, str) else str(value)[:40],
 )
 def test_a_claim_that_is_wrong_refuses_the_token(claims: dict[str, Any], reason: str) -> None:
     """Every claim has its type; what must be there must be right; no value ever means "for ever"."""
@@ -459,7 +459,7 @@ def test_a_token_of_another_environment_is_recognized_in_the_log(sickness: dict[
         ({"algorithm": "ES384"}, "invalid_token", "its algorithm ES384 is not allowed"),
         ({"roles": 5}, "invalid_token", "its roles is not a list of strings"),
     ],
-    ids=str,
+    ids=lambda value: str(list(value)) if isinstance(value, dict) else value,
 )
 def test_a_token_for_us_is_told_by_what_is_wrong_with_it(sickness: dict[str, Any], reason: str, hint: str) -> None:
     """No talk of environments where issuer and audience are right."""
@@ -563,7 +563,7 @@ def test_a_client_stands_in_where_there_is_no_subject(claims: dict[str, Any], su
         ({"scope": "", "scp": ["b"]}, set()),
         ({"scopes": ["a"], "permissions": ["b"]}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_scopes_are_split_on_spaces_alone(claims: dict[str, Any], scopes: set[str]) -> None:
     """RFC 6749 section 3.3: space-delimited and case-sensitive, from `scope`, else from `scp`, never from both."""
