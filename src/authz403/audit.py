@@ -35,6 +35,7 @@ _CONTROL: Final = re.compile(
 )
 # What looks like a token, wherever it was quoted: after its scheme, or by how a JSON header begins in base64.
 _SECRET: Final = re.compile(r"(?i:bearer) +[\w.~+/=-]+|eyJ[\w-]{8,}(?:\.[\w-]*){0,2}")
+_COMMA: Final = re.compile(r"[ \t]*+,[ \t]*+")
 _STDLIB_LEVELS: Final[Mapping[Level, int]] = {
     "debug": logging.DEBUG,
     "warning": logging.WARNING,
@@ -103,8 +104,7 @@ class Audit:
             "route": outcome.route,
             "client_ip": None if outcome.address is None else str(outcome.address),
             "peer": request.peer,
-            "forwarded_for": ", ".join(request.fields.get("x-forwarded-for") or request.fields.get("forwarded") or ())
-            or None,
+            "forwarded_for": _as_one(request.fields.get("x-forwarded-for") or request.fields.get("forwarded") or ()),
         }
         if principal is not None:
             fields |= {
@@ -159,6 +159,11 @@ def _structlog_enabled_for_debug() -> bool:
     # A filtering bound logger's class knows its level; any other passes everything on to its processors.
     level = getattr(wrapper, "get_effective_level", None)
     return True if level is None else bool(level(None) <= logging.DEBUG)
+
+
+def _as_one(lines: tuple[str, ...]) -> str | None:
+    """Return the lines of a list as one, spelled alike whoever joined them, a proxy or a server of WSGI."""
+    return _COMMA.sub(", ", ",".join(lines)) or None
 
 
 def _harmless(value: object, *, depth: int = _DEEPEST_VALUE) -> object:

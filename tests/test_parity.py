@@ -1,0 +1,25 @@
+"""A client cannot tell which framework refused it, nor an operator whose log it is: one table, by every kind of app."""
+
+from typing import Final
+
+import pytest
+
+from tests.parity_cases import CASES
+from tests.parity_made import MODELS, Written, ask
+
+WRITTEN: Final[tuple[Written, ...]] = ("marks", "rules")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [(kind, written) for kind in MODELS for written in (WRITTEN if MODELS[kind] == "starlette" else ("rules",))],
+)
+def test_an_answer_and_its_event_are_the_same_by_every_kind_of_app(kind: str, written: Written, name: str) -> None:
+    """Status, headers, body and event of WSGI are those of ASGI, but for what the docs list."""
+    case = CASES[name]
+    expected, found = ask(MODELS[kind], case, written), ask(kind, case, written)
+    if kind in case.elsewhere:
+        assert found != expected, "there is no difference any more: take it from the table and the docs"
+    else:
+        assert found == expected
