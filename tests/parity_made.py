@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import flask
+from flask import Flask
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import authz403.asgi
+import authz403.flask
 import authz403.wsgi
 from authz403 import AccessDenied, Gate, Reason, Rule, anyone, check, public, requires
 from tests import wsgi_made
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 Written = Literal["marks", "rules"]
+MakesApp = Callable[[Case, Written], "WSGIApplication"]
 Lines = Iterable[tuple[str, str]]
 
 METHODS: Final = ("GET", "POST", "OPTIONS")
@@ -147,9 +151,32 @@ def plain_wsgi(case: Case, written: Written) -> WSGIApplication:
     return authz403.wsgi.AuthzMiddleware(app, gate=gate_of(case, written))
 
 
+def by_flask(case: Case, written: Written) -> WSGIApplication:
+    """Return the app by Flask."""
+    app = Flask("orders")
+    open_to_anyone = opened(written)
+
+    def order(owner: str) -> str:
+        return "ok"
+
+    def act() -> str:
+        ACTS[flask.request.path]()
+        return "not reached"
+
+    def headed() -> tuple[str, Mapping[str, str]]:
+        return "ok", HEADED
+
+    app.add_url_rule("/orders/<owner>", view_func=marking(case, written)(order), methods=METHODS)
+    app.add_url_rule("/headed", view_func=open_to_anyone(headed))
+    for path in ACTS:
+        app.add_url_rule(path, view_func=open_to_anyone(act))
+    authz403.flask.init_app(app, gate=gate_of(case, written))
+    return app
+
+
 ASGI_APPS: Final = {"starlette": starlette, "plain ASGI": plain_asgi}
-WSGI_APPS: Final = {"plain WSGI": plain_wsgi}
-MODELS: Final = {"plain WSGI": "plain ASGI"}
+WSGI_APPS: Final[Mapping[str, MakesApp]] = {"plain WSGI": plain_wsgi, "Flask": by_flask}
+MODELS: Final = {"plain WSGI": "plain ASGI", "Flask": "starlette"}
 """For each kind of app, the one that it must not differ from: both know their routes, or none."""
 
 

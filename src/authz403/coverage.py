@@ -21,6 +21,10 @@ def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
 def _walked(app: object) -> Walked:
     """Walk through an app by the way of its framework, which is loaded already if the app is one of its kind."""
     # Frameworks are loaded by those who use them.
+    if any(kind.__module__.partition(".")[0] == "flask" for kind in type(app).__mro__):
+        from authz403.flask_routes import FlaskWalk  # noqa: PLC0415
+
+        return FlaskWalk(app)  # type: ignore[arg-type]  # an app by its class
     from authz403.route_objects import router_of  # noqa: PLC0415
     from authz403.walk import Walk  # noqa: PLC0415
 

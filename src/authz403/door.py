@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz403.asgi_io import access_request, missing_page, respond
 from authz403.decision import Outcome
-from authz403.errors import AccessDenied
+from authz403.errors import AccessDenied, denial_in
 from authz403.gate import Gate
 from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
@@ -98,7 +98,7 @@ class Door:
             await self.app(scope, receive, send)
         except (AccessDenied, ExceptionGroup) as error:
             outcome = tickets[0].outcome
-            denied = _denial_in(error)
+            denied = denial_in(error)
             if outcome.answered or denied is None:
                 raise
             # Caught here, inside the app's own middleware, before that takes it for a crash.
@@ -247,13 +247,6 @@ async def _refuse(
             return
     if outcome.response is not None:
         await respond(outcome.response, scope, send)
-
-
-def _denial_in(error: BaseException) -> AccessDenied | None:
-    """Return the denial that an exception is: itself, or one of several tasks that were denied and nothing else."""
-    while isinstance(error, ExceptionGroup) and error.split(AccessDenied)[1] is None:
-        error = error.exceptions[0]
-    return error if isinstance(error, AccessDenied) else None
 
 
 def _binding(tickets: tuple[Ticket, ...]) -> tuple[Ticket, ...]:

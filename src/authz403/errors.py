@@ -49,6 +49,13 @@ class AccessDenied(Exception):  # noqa: N818 - the name is the public contract, 
         super().__init__(str(reason))
 
 
+def denial_in(error: BaseException) -> AccessDenied | None:
+    """Return the denial that an exception is: itself, or one of several tasks that were denied and nothing else."""
+    while isinstance(error, ExceptionGroup) and error.split(AccessDenied)[1] is None:
+        error = error.exceptions[0]
+    return error if isinstance(error, AccessDenied) else None
+
+
 class Mistakes:
     """Collects the mistakes of one part, so that all are reported at once."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
 from authz403.errors import ConfigurationError, Mistake
@@ -129,6 +129,20 @@ def guards_of(group: object) -> tuple[Mark, ...]:
     """Return the guards of a Mount, app or router."""
     found: tuple[Mark, ...] = getattr(group, "__dict__", {}).get(_GUARDS, ())
     return found
+
+
+def name_of(function: object) -> str:
+    """Return the name of a function or class, or of the class of what has none."""
+    for layer in unwrapped(function):
+        name = getattr(layer, "__name__", None)
+        if isinstance(name, str):
+            return name
+    return type(function).__name__
+
+
+def distinct(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """Return marks in order, each once."""
+    return tuple({id(mark): mark for mark in marks}.values())
 
 
 def _add_mark(endpoint: object, mark: Mark, part: str) -> None:

@@ -17,7 +17,7 @@ from authz403.endpoint import Endpoint, Found, Place, Served
 from authz403.errors import Mistakes
 from authz403.layers import misplaced
 from authz403.leaves import Param
-from authz403.marks import WRITTEN, Mark, guards_of, marks_by_method, marks_of, unwrapped
+from authz403.marks import WRITTEN, Mark, distinct, guards_of, marks_by_method, marks_of, name_of
 from authz403.paths import EVERYTHING, PathPattern
 from authz403.request import WEBSOCKET
 from authz403.route_objects import (
@@ -131,7 +131,7 @@ class _Place(NamedTuple):
         """Return this place with more marks of a group in it, for which `router` answers if they conceal it."""
         marks = tuple(marks)
         conceals = self.missing_at is None and any(mark.requirement.conceals for mark in marks)
-        return self._replace(marks=_distinct((*self.marks, *marks)), missing_at=router if conceals else self.missing_at)
+        return self._replace(marks=distinct((*self.marks, *marks)), missing_at=router if conceals else self.missing_at)
 
 
 class Walk:
@@ -270,8 +270,8 @@ class Walk:
         frontends = frontend_paths(route)
         endpoint = Endpoint(
             place.label or f"{frontends[0] if len(frontends) == 1 else ''}/**",
-            "frontend" if frontends else _name_of(function),
-            _distinct((*place.marks, *marks_of(function), *own_needs)),
+            "frontend" if frontends else name_of(function),
+            distinct((*place.marks, *marks_of(function), *own_needs)),
             marks_by_method(function),
             takes_identity=takes_identity,
             resolves_paths=bool(frontends),
@@ -327,8 +327,8 @@ class Walk:
         """Note the one endpoint that an app is which nobody can look into."""
         endpoint = Endpoint(
             f"{place.label}/**",
-            _name_of(app),
-            _distinct((*place.marks, *marks_of(app))),
+            name_of(app),
+            distinct((*place.marks, *marks_of(app))),
             marks_by_method(app),
             resolves_paths=True,
         )
@@ -347,8 +347,8 @@ class Walk:
             return self._entered(entry, app, place)
         endpoint = Endpoint(
             f"{place.label}/** (default)",
-            _name_of(app),
-            _distinct((*place.marks, *(mark for layer in layers(app) for mark in guards_of(layer)), *marks_of(app))),
+            name_of(app),
+            distinct((*place.marks, *(mark for layer in layers(app) for mark in guards_of(layer)), *marks_of(app))),
             marks_by_method(app),
             resolves_paths=True,
         )
@@ -371,16 +371,3 @@ _NOTHING: Final = Found(None)
 def _takes_all(scope: Scope) -> tuple[Match, Scope]:
     del scope
     return Match.FULL, {}
-
-
-def _name_of(function: object) -> str:
-    """Return the name of a function or class, or of the class of what has none."""
-    for layer in unwrapped(function):
-        name = getattr(layer, "__name__", None)
-        if isinstance(name, str):
-            return name
-    return type(function).__name__
-
-
-def _distinct(marks: Iterable[Mark]) -> tuple[Mark, ...]:
-    return tuple({id(mark): mark for mark in marks}.values())

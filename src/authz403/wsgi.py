@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from authz403.checks import current
 from authz403.endpoint import Routes, Walked
-from authz403.errors import AccessDenied, ConfigurationError, Mistakes
+from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_in
 from authz403.fulfil import fulfilled_blocking
 from authz403.gate import Gate
 from authz403.need import Need
@@ -21,6 +21,7 @@ from authz403.wsgi_io import (
     ExcInfo,
     access_request,
     is_sent_as_file,
+    path_of,
     plain_page,
     raised,
     respond,
@@ -75,6 +76,14 @@ class Ticket:
         self.own = self.speaker = own
         self.answer = answer
         self.conceals = False
+
+
+class RouteMismatch(Exception):  # noqa: N818 - no error of the user's
+    """Raised inside an app that would run something else than was decided on; `ticket` is that of its gate."""
+
+    def __init__(self, ticket: Ticket | None, told: str) -> None:
+        self.ticket = ticket
+        super().__init__(told)
 
 
 class _Met(NamedTuple):
@@ -162,12 +171,8 @@ class AuthzMiddleware:
         token = current.set(outcome)
         try:
             body = self._run(outcome, environ, answering.start)
-        except AccessDenied as denied:
-            body = answering.denied(denied)
-        except Exception as error:
-            if not answering.may_show_crash:
-                raise
-            body = answering.crashed(error)
+        except Exception as error:  # noqa: BLE001 - raised again, unless it is for the gate to answer
+            body = answering.failed(error)
         finally:
             current.reset(token)
             if body is None:
@@ -175,7 +180,7 @@ class AuthzMiddleware:
         if type(body) in _WHOLE or is_sent_as_file(body, environ):
             answering.ended()
             return body
-        answering.body, answering._chunks = body, None  # noqa: SLF001 - its own
+        answering.body, answering.chunks = body, None
         return answering
 
     def _inside(
@@ -238,10 +243,10 @@ class _Answering(Ticket):
     It is the app's `start_response` and, where the body comes in pieces, the iterable that the server gets.
     """
 
-    __slots__ = ("_chunks", "_environ", "_start_response", "_write", "body")
+    __slots__ = ("_environ", "_start_response", "_write", "body", "chunks")
 
     _write: Write
-    _chunks: Iterator[bytes] | None
+    chunks: Iterator[bytes] | None
     """What is sent: what the app returned, or what is said instead of it."""
     body: Iterable[bytes]
     """What the app returned."""
@@ -276,17 +281,20 @@ class _Answering(Ticket):
         self._answered()
         return self._write(data)
 
-    @property
-    def may_show_crash(self) -> bool:
-        """Whether a script of another origin waits for an answer that only the gate can make readable to it."""
-        return not self.outcome.answered and self.met.gate.cors is not None and "HTTP_ORIGIN" in self._environ
-
-    def crashed(self, error: Exception) -> Iterator[bytes]:
-        """Answer a crash so that a browser may read it; the exception goes on to the server."""
+    def failed(self, error: Exception) -> Iterable[bytes]:
+        """Answer what the app raised, where that is for the gate to answer; raises it again where it is not."""
+        denied = denial_in(error)
+        if denied is not None:
+            return self._denied(denied)
+        if isinstance(error, RouteMismatch) and error.ticket is not None and not self.outcome.answered:
+            return self._mismatched(error.ticket.met.gate, str(error))
+        # A script of another origin could not read the page of the server.
+        if self.outcome.answered or self.met.gate.cors is None or "HTTP_ORIGIN" not in self._environ:
+            raise error
         page = plain_page(HTTPStatus.INTERNAL_SERVER_ERROR, self._environ, self.start, raised())
         return then_raising(page, error)
 
-    def denied(self, denied: AccessDenied) -> Iterable[bytes]:
+    def _denied(self, denied: AccessDenied) -> Iterable[bytes]:
         """Answer a request that was refused inside the app; raises where it is too late for that."""
         outcome, gate = self.outcome, self.met.gate
         if outcome.answered:
@@ -296,6 +304,15 @@ class _Answering(Ticket):
         if outcome.response is not None:
             return respond(outcome.response, self._environ, self._start_response, raised())
         return plain_page(HTTPStatus.NOT_FOUND, self._environ, self.start, raised())
+
+    def _mismatched(self, gate: Gate, told: str) -> Iterable[bytes]:
+        """Answer a request that the app's own routing took for another one than was decided on."""
+        outcome = self.outcome
+        outcome.inner = None
+        named = f"{outcome.request.method} {path_of(self._environ)}"
+        gate.broken(outcome, Reason.ROUTE_MISMATCH, f"{told}: {named}")
+        assert outcome.response is not None  # noqa: S101 - no mismatch is raised for a gate that only reports
+        return respond(outcome.response, self._environ, self._start_response, raised())
 
     def ended(self) -> None:
         """Note that the app has nothing more to say."""
@@ -308,20 +325,15 @@ class _Answering(Ticket):
     def __next__(self) -> bytes:
         token = current.set(self.speaker)
         try:
-            if self._chunks is None:
-                self._chunks = iter(self.body)  # here, as that may be where the app does its work
-            chunk = next(self._chunks)
+            if self.chunks is None:
+                self.chunks = iter(self.body)  # here, as that may be where the app does its work
+            chunk = next(self.chunks)
         except StopIteration:
             self.ended()
             raise
-        except AccessDenied as denied:
-            self._chunks = iter(self.denied(denied))
-            chunk = next(self._chunks, b"")
-        except Exception as error:
-            if not self.may_show_crash:
-                raise
-            self._chunks = self.crashed(error)
-            chunk = next(self._chunks)
+        except Exception as error:  # noqa: BLE001 - raised again, unless it is for the gate to answer
+            self.chunks = iter(self.failed(error))
+            chunk = next(self.chunks, b"")
         finally:
             current.reset(token)
         self._answered()
@@ -341,6 +353,16 @@ class _Answering(Ticket):
         if not outcome.answered:
             outcome.answered = True
             self.met.gate.record(outcome.inner or outcome)
+
+
+def hides(environ: Environ, denied: AccessDenied) -> bool:
+    """Tell whether a refusal from inside the app must look as if nothing were there; the event will say what it was."""
+    outermost = environ[TICKETS][0]
+    outcome: Outcome = outermost.outcome
+    if outcome.answered or not (outermost.conceals or outcome.decision.concealed):
+        return False
+    outermost.met.gate.denied_by_app(outcome, denied, conceals=outermost.conceals)
+    return outcome.response is None
 
 
 _WHOLE: Final = frozenset({list, tuple})
