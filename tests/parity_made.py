@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import flask
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from django.views.decorators.http import require_http_methods
 from flask import Flask
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -24,6 +27,7 @@ import authz403.wsgi
 from authz403 import AccessDenied, Gate, Reason, Rule, anyone, check, public, requires
 from tests import wsgi_made
 from tests.apps_made import BODYLESS, drive, listening, scope_of
+from tests.django_made import DjangoApp
 from tests.parity_cases import Case
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ Written = Literal["marks", "rules"]
 MakesApp = Callable[[Case, Written], "WSGIApplication"]
 Lines = Iterable[tuple[str, str]]
 
-METHODS: Final = ("GET", "POST", "OPTIONS")
+METHODS: Final = ["GET", "HEAD", "POST", "OPTIONS"]
 """The methods of an order's view."""
 HEADED: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Mine", "Vary": "Accept"}
 """Headers of an app that does CORS by itself."""
@@ -168,15 +172,46 @@ def by_flask(case: Case, written: Written) -> WSGIApplication:
 
     app.add_url_rule("/orders/<owner>", view_func=marking(case, written)(order), methods=METHODS)
     app.add_url_rule("/headed", view_func=open_to_anyone(headed))
-    for path in ACTS:
-        app.add_url_rule(path, view_func=open_to_anyone(act))
+    for one in ACTS:
+        app.add_url_rule(one, view_func=open_to_anyone(act))
     authz403.flask.init_app(app, gate=gate_of(case, written))
     return app
 
 
-ASGI_APPS: Final = {"starlette": starlette, "plain ASGI": plain_asgi}
-WSGI_APPS: Final[Mapping[str, MakesApp]] = {"plain WSGI": plain_wsgi, "Flask": by_flask}
-MODELS: Final = {"plain WSGI": "plain ASGI", "Flask": "starlette"}
+def by_django(case: Case, written: Written) -> DjangoApp:
+    """Return the project by Django."""
+    open_to_anyone = opened(written)
+
+    def order(request: HttpRequest, owner: str) -> HttpResponse:
+        return HttpResponse("ok")
+
+    def act(request: HttpRequest) -> HttpResponse:
+        ACTS[request.path_info]()
+        return HttpResponse("not reached")
+
+    def headed(request: HttpRequest) -> HttpResponse:
+        return HttpResponse("ok", headers=dict(HEADED))
+
+    urls = [
+        path("orders/<owner>", require_http_methods(METHODS)(marking(case, written)(order))),
+        path("headed", open_to_anyone(headed)),
+        *(path(one.removeprefix("/"), open_to_anyone(act)) for one in ACTS),
+    ]
+    return DjangoApp(urls, gate_of(case, written))
+
+
+def by_django_asgi(case: Case, written: Written) -> ASGIApp:
+    """Return the project by Django's ASGI handler."""
+    return by_django(case, written).asgi
+
+
+ASGI_APPS: Final[Mapping[str, Callable[[Case, Written], ASGIApp]]] = {
+    "starlette": starlette,
+    "plain ASGI": plain_asgi,
+    "Django by ASGI": by_django_asgi,
+}
+WSGI_APPS: Final[Mapping[str, MakesApp]] = {"plain WSGI": plain_wsgi, "Flask": by_flask, "Django": by_django}
+MODELS: Final = {"plain WSGI": "plain ASGI", "Flask": "starlette", "Django": "starlette", "Django by ASGI": "starlette"}
 """For each kind of app, the one that it must not differ from: both know their routes, or none."""
 
 

@@ -51,6 +51,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "flask": frozenset({"flask", "flask_routes"}),
     "werkzeug": frozenset({"flask", "flask_routes"}),
     "django": frozenset({"django", "django_routes"}),
+    "asgiref": frozenset({"django"}),
     "click": frozenset({"cli/"}),
     "uvicorn": frozenset({"cli/"}),
     "websockets": frozenset({"cli/"}),

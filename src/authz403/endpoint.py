@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from authz403.decision import Decision
 from authz403.errors import Mistakes
@@ -12,6 +12,7 @@ from authz403.marks import Mark
 from authz403.paths import EVERYTHING, PathPattern
 from authz403.policy import Requirement
 
+Native = TypeVar("Native")
 Native_contra = TypeVar("Native_contra", contravariant=True)
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -154,6 +155,14 @@ class Covered(NamedTuple):
     written: tuple[str, ...]
     is_default: bool
     requirement: Requirement
+
+
+class Asked(NamedTuple, Generic[Native]):
+    """A request as routes are asked for it: as its framework knows it, its path, and a place for what they say."""
+
+    native: Native
+    path: str
+    answer: list[Any]
 
 
 class Walked(Protocol):

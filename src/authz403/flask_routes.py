@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, PathConverter, RequestRedirect
 
-from authz403.endpoint import Betrayed, Endpoint, Found, Served
+from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
 from authz403.errors import Mistakes
 from authz403.marks import WRITTEN, Mark, distinct, guards_of, marks_by_method, marks_of, name_of
 from authz403.paths import PathPattern, has_dot_segments, split
@@ -21,7 +21,6 @@ from authz403.request import KNOWN_METHODS
 if TYPE_CHECKING:
     from werkzeug.routing import Rule
 
-    from authz403.wsgi import Asked
 
 Bind = Callable[[Any], MapAdapter]
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
@@ -126,9 +125,9 @@ class FlaskRoutes:
             self._walk = FlaskWalk(self._app)
         return self._walk
 
-    def find(self, asked: Asked) -> tuple[Found, Mapping[str, object]]:
+    def find(self, asked: Asked[dict[str, Any]]) -> tuple[Found, Mapping[str, object]]:
         """Return what the app's own router would do with a request, and leave in `asked.answer` what it said."""
-        judged = Judged(self._app, self._bound, asked.environ)
+        judged = Judged(self._app, self._bound, asked.native)
         asked.answer.append(judged)
         walk = self.walk
         rule = judged.rule
@@ -143,7 +142,7 @@ class FlaskRoutes:
         found = known.found
         if known.path_param is not None and _only_param_has_dots(asked.path, str(judged.params[known.path_param])):
             found = found._replace(takes_dot_segments=True)
-        if asked.environ["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
+        if asked.native["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
             # Flask itself answers, with the methods of all rules for this path.
             found = found._replace(betrayed=walk.betrayed(judged, asked.path))
         return found, judged.params

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from authz403.checks import current
-from authz403.endpoint import Routes, Walked
+from authz403.endpoint import Asked, Routes, Walked
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_in
 from authz403.fulfil import fulfilled_blocking
 from authz403.gate import Gate
@@ -43,15 +43,7 @@ PRINCIPAL: Final = "authz403.principal"
 """The key of the environ under which an app finds who asks."""
 
 
-class Asked(NamedTuple):
-    """A request as routes are asked for it: its environ, the path below `SCRIPT_NAME`, and a place for the answer."""
-
-    environ: Environ
-    path: str
-    answer: list[object]
-
-
-class WsgiRoutes(Routes[Asked], Protocol):
+class WsgiRoutes(Routes[Asked[Environ]], Protocol):
     """The routes of one app, whatever its framework."""
 
     @property

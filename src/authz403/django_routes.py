@@ -1,0 +1,276 @@
+"""The routes of a Django project: its own resolver asked what would run, and one walk through its URLconf."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from django.conf import settings
+from django.urls import Resolver404, get_resolver
+from django.urls.converters import IntConverter, PathConverter, SlugConverter, StringConverter, UUIDConverter
+from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern, URLPattern, URLResolver
+
+from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
+from authz403.errors import Mistakes
+from authz403.marks import WRITTEN, Mark, distinct, marks_by_method, marks_of, name_of
+from authz403.paths import EVERYTHING, PathPattern, has_dot_segments, split
+from authz403.request import KNOWN_METHODS
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+    from django.urls import ResolverMatch
+
+_NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
+_ONE_SEGMENT: Final = frozenset({IntConverter, SlugConverter, StringConverter, UUIDConverter})
+_COMMON: Final = "django.middleware.common.CommonMiddleware"
+_LOCALE: Final = "django.middleware.locale.LocaleMiddleware"
+_CORS: Final = "corsheaders.middleware.CorsMiddleware"
+
+
+class Judged(NamedTuple):
+    """What Django would run for a request, and what that rests on; no match where its resolver finds nothing."""
+
+    urlconf: object
+    path: str
+    method: str | None
+    match: ResolverMatch | None
+
+    def is_still(self, request: HttpRequest, view: object) -> bool:
+        """Tell whether a request is the one that was judged, and this view the one that was found for it."""
+        match, now = self.match, request.resolver_match
+        return (
+            match is not None
+            and now is not None
+            and view is match.func
+            and (request.path_info, request.method, urlconf_of(request)) == (self.path, self.method, self.urlconf)
+            and (now.route, now.namespaces) == (match.route, match.namespaces)
+        )
+
+
+def urlconf_of(request: HttpRequest) -> object:
+    """Return the URLconf that Django will resolve a request by."""
+    return getattr(request, "urlconf", None) or settings.ROOT_URLCONF
+
+
+def judged(request: HttpRequest) -> Judged:
+    """Ask Django's own resolver what it would run for a request."""
+    urlconf, path = urlconf_of(request), request.path_info
+    try:
+        match = get_resolver(urlconf).resolve(path)  # type: ignore[arg-type]  # a name, a module or a list
+    except Resolver404:
+        match = None
+    return Judged(urlconf, path, request.method, match)
+
+
+class DjangoRoutes:
+    """The routes of one Django project, walked through its `ROOT_URLCONF`."""
+
+    def __init__(self) -> None:
+        self.walk = DjangoWalk()
+        self._known: dict[tuple[int, str], Known] = {}
+        self._written = WRITTEN.count
+
+    def find(self, asked: Asked[HttpRequest]) -> tuple[Found, Mapping[str, object]]:
+        """Return what Django would do with a request, and leave in `asked.answer` what it said."""
+        found = judged(asked.native)
+        asked.answer.append(found)
+        match = found.match
+        if match is None:
+            return self._untaken(found), _NO_PARAMS
+        known = self._known_of(match)
+        if known.path_param is not None and _only_param_has_dots(found.path, str(match.kwargs[known.path_param])):
+            return known.found._replace(takes_dot_segments=True), match.kwargs
+        return known.found, match.kwargs
+
+    def _known_of(self, match: ResolverMatch) -> Known:
+        if self._written != WRITTEN.count:
+            self.walk, self._written = DjangoWalk(), WRITTEN.count
+            self._known.clear()
+        key = (id(match.func), match.route)
+        known = self.walk.known.get(key) or self._known.get(key)
+        if known is None or known.view is not match.func:
+            # Of a URLconf that middleware chose, or a prefix that depends on the language.
+            known = self._known[key] = _known(match.func, f"/{match.route}", EVERYTHING, None)
+        return known
+
+    def _untaken(self, found: Judged) -> Found:
+        """Return what holds where nothing is found: a redirect to the path with a slash would tell what is there."""
+        if settings.APPEND_SLASH and _COMMON in settings.MIDDLEWARE and not found.path.endswith("/"):
+            with_slash = SimpleNamespace(path_info=f"{found.path}/", method=found.method, urlconf=found.urlconf)
+            match = judged(with_slash).match  # type: ignore[arg-type]  # all that is looked at
+            if match is not None and getattr(match.func, "should_append_slash", True):
+                endpoint = self._known_of(match).endpoint
+                return Found(None, betrayed=Betrayed(endpoint, KNOWN_METHODS, with_slash.path_info))
+        return Found(None)
+
+
+class Known(NamedTuple):
+    """What was found out about one view at one route, and the route's parameter that takes slashes."""
+
+    view: object
+    endpoint: Endpoint
+    found: Found
+    path_param: str | None
+
+
+class DjangoWalk:
+    """One walk through the URLconf of a project: what it serves, and what is wrong with it (`mistakes`)."""
+
+    answers_itself: tuple[str, ...] = ()
+    has_hosts = False
+
+    def __init__(self) -> None:
+        self.mistakes = Mistakes("the project")
+        self.served: list[Served] = []
+        self.known: dict[tuple[int, str], Known] = {}
+        self.conceals = False
+        self._has_languages = False
+        for pattern, path, params in self._routes(get_resolver(settings.ROOT_URLCONF), _Path(), frozenset()):
+            known = _known(pattern.callback, path.label, path.pattern, path.path_param)
+            self.known.setdefault((id(pattern.callback), path.route), known)
+            self.served.append(Served(path.pattern, _methods_of(pattern.callback), known.endpoint, params))
+            self.conceals = self.conceals or any(mark.requirement.conceals for mark in known.endpoint.all_marks())
+
+    def misplaced(self) -> Mistakes:
+        """Return the middleware that must not stand inside of the gate, and does."""
+        mistakes = Mistakes("MIDDLEWARE")
+        names = list(settings.MIDDLEWARE)
+        own = next((number for number, name in enumerate(names) if name.startswith("authz403.")), len(names))
+        if _CORS in names[own:]:
+            why = (
+                "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
+                "gate cors=Cors(...)"
+            )
+            mistakes.add("MIDDLEWARE", _CORS, why)
+        if self._has_languages and _LOCALE in names[own:]:
+            why = "i18n_patterns(...) depend on the language that it chooses; write it before AuthzMiddleware"
+            mistakes.add("MIDDLEWARE", _LOCALE, why)
+        return mistakes
+
+    def _routes(
+        self, resolver: URLResolver, path: _Path, params: frozenset[str]
+    ) -> Iterator[tuple[URLPattern, _Path, frozenset[str]]]:
+        for entry in resolver.url_patterns:
+            self._has_languages = self._has_languages or isinstance(entry.pattern, LocalePrefixPattern)
+            further = path.further(entry.pattern)
+            named = params.union(entry.pattern.converters, getattr(entry.pattern, "regex", _NO_REGEX).groupindex)
+            if isinstance(entry, URLResolver):
+                yield from self._routes(entry, further, named.union(entry.default_kwargs))
+            else:
+                yield entry, further, named.union(entry.default_args)
+
+
+_NO_REGEX: Final = re.compile("")
+
+
+class _Path(NamedTuple):
+    """The way to a route: what Django calls it, and the path as far as it is plain, with what it takes.
+
+    `plain` ends where a regular expression or a language comes; `is_open` says that it did.
+    """
+
+    route: str = ""
+    plain: str = "/"
+    converters: Mapping[str, object] = MappingProxyType({})
+    is_open: bool = False
+
+    @property
+    def label(self) -> str:
+        """The path as Django writes it."""
+        return "/" + self.route.removeprefix("^")
+
+    def further(self, pattern: RegexPattern | RoutePattern | LocalePrefixPattern) -> _Path:
+        """Return the way through one more pattern."""
+        text = str(pattern)
+        route = self.route + text.removeprefix("^") if self.route else text
+        if self.is_open or not isinstance(pattern, RoutePattern):
+            return self._replace(route=route, is_open=True)
+        return _Path(route, self.plain + text, {**self.converters, **pattern.converters})
+
+    @property
+    def pattern(self) -> PathPattern:
+        """All paths that may lead here; from the first part that may take a slash on, everything below."""
+        segments: list[str | None] = []
+        names = split(_PARAMETER.sub(_as_segment, self.plain))
+        for segment in names:
+            inside = [self.converters[name] for name in _NAMES.findall(segment)]
+            if any(type(converter) not in _ONE_SEGMENT for converter in inside):
+                return PathPattern(tuple(segments), below=True)
+            segments.append(None if inside else segment)
+        if self.is_open:
+            return PathPattern(tuple(segments[:-1]), below=True)  # what comes next may go on with the last one
+        return PathPattern(tuple(segments), below=False)
+
+    @property
+    def path_param(self) -> str | None:
+        """The parameter that takes slashes, if it is the only one."""
+        taking = [name for name, converter in self.converters.items() if isinstance(converter, PathConverter)]
+        return taking[0] if len(taking) == 1 and not self.is_open else None
+
+
+# As Django writes it: <name>, <converter:name>
+_PARAMETER: Final = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
+_NAMES: Final = re.compile("\0([^\0]+)\0")
+
+
+def _as_segment(found: re.Match[str]) -> str:
+    return f"\0{found[1]}\0"
+
+
+def _known(view: Callable[..., object], label: str, pattern: PathPattern, path_param: str | None) -> Known:
+    """Return what is known of a view."""
+    kind, actions = _class_of(view), _actions_of(view)
+    marks: list[Mark] = [*marks_of(view)]
+    by_method: dict[str, tuple[Mark, ...]] = {}
+    if kind is not None:
+        marks += [*marks_of(kind), *(mark for function in _functions_in(kind) for mark in marks_of(function))]
+        by_method = _marks_of_actions(kind, actions) if actions is not None else marks_by_method(kind)
+    endpoint = Endpoint(label, name_of(view), distinct(marks), by_method, resolves_paths=pattern.below, pattern=pattern)
+    return Known(view, endpoint, Found(endpoint), path_param)
+
+
+def _class_of(view: object) -> type | None:
+    """Return the class whose `as_view()` made a view: Django's, or that of Django REST framework."""
+    kind = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    return kind if isinstance(kind, type) else None
+
+
+def _actions_of(view: object) -> dict[str, str] | None:
+    """Return which method of a view set serves which HTTP method."""
+    actions = getattr(view, "actions", None)
+    return actions if isinstance(actions, dict) else None
+
+
+def _marks_of_actions(kind: type, actions: Mapping[str, str]) -> dict[str, tuple[Mark, ...]]:
+    """Return the marks on the methods of a view set, by the HTTP method that calls each."""
+    found = {method.upper(): marks_of(getattr(kind, name, None)) for method, name in actions.items()}
+    found.setdefault("HEAD", found.get("GET", ()))
+    return {method: marks for method, marks in found.items() if marks}
+
+
+def _functions_in(kind: type) -> Iterator[object]:
+    """Yield the function that `@api_view` of Django REST framework put into a class of its own."""
+    for method in getattr(kind, "http_method_names", ()):
+        handler = vars(kind).get(method)
+        if getattr(handler, "__module__", None) == "rest_framework.decorators" and inspect.isfunction(handler):
+            yield inspect.getclosurevars(handler).nonlocals.get("func")
+
+
+def _methods_of(view: object) -> frozenset[str] | None:
+    """Return the methods that a class-based view answers; a function may answer any."""
+    kind, actions = _class_of(view), _actions_of(view)
+    if kind is None:
+        return None
+    if actions is not None:
+        names = {*actions, "options"}
+    else:
+        names = {name for name in getattr(kind, "http_method_names", ()) if hasattr(kind, name)}
+    return frozenset(name.upper() for name in (*names, *(["head"] if "get" in names else [])))
+
+
+def _only_param_has_dots(path: str, value: str) -> bool:
+    """Tell whether a path has dot segments, and only in what the route's own `path` parameter took."""
+    return has_dot_segments(path) and path.count(value) == 1 and not has_dot_segments(path.replace(value, "_"))
