@@ -21,16 +21,21 @@ def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
 def _walked(app: object) -> Walked:
     """Walk through an app by the way of its framework, which is loaded already if the app is one of its kind."""
     # Frameworks are loaded by those who use them.
-    if any(kind.__module__.partition(".")[0] == "flask" for kind in type(app).__mro__):
+    frameworks = {kind.__module__.partition(".")[0] for kind in type(app).__mro__}
+    if "flask" in frameworks:
         from authz403.flask_routes import FlaskWalk  # noqa: PLC0415
 
         return FlaskWalk(app)  # type: ignore[arg-type]  # an app by its class
+    if "django" in frameworks:
+        from authz403.django_routes import DjangoWalk  # noqa: PLC0415
+
+        return DjangoWalk()
     from authz403.route_objects import router_of  # noqa: PLC0415
     from authz403.walk import Walk  # noqa: PLC0415
 
     if router_of(app)[0] is None:
         mistakes = Mistakes("the app")
-        mistakes.add("app", type(app).__name__, "its routes cannot be found; give the Starlette or FastAPI app itself")
+        mistakes.add("app", type(app).__name__, "its routes cannot be found; give the app of Starlette, FastAPI, Flask or Django itself")
         mistakes.raise_if_any()
     return Walk(app, None)  # type: ignore[arg-type]  # whatever has a router is an app
 

@@ -345,12 +345,14 @@ class Gate:
         return unmet is None
 
     def coverage(self, app: object) -> tuple[Covered, ...]:
-        """Return every kind of request that a Starlette or FastAPI app serves, with the policy that it meets.
+        """Return every kind of request that an app serves, with the policy that it meets.
 
-        One `Covered` a route and method, in the order of the routes. Raises `ConfigurationError` for an app whose
-        routes cannot be found or asked. Nothing runs, and the app need not stand behind this gate.
+        `app` is an app of Starlette, FastAPI or Flask, or what Django's `get_wsgi_application()` or
+        `get_asgi_application()` gives. One `Covered` a route and method, in the order of the routes. Raises
+        `ConfigurationError` for an app whose routes cannot be found or asked. Nothing runs, and the app need not stand
+        behind this gate.
         """
-        from authz403.coverage import coverage_of  # noqa: PLC0415 - it knows Starlette, which deciding does not need
+        from authz403.coverage import coverage_of  # noqa: PLC0415 - it knows frameworks, which deciding does not need
 
         return coverage_of(app, self.rules)
 

@@ -71,9 +71,10 @@ def public(marked: Marked) -> Marked:
 
 
 def guard(group: Marked, requirement: Requirement) -> Marked:
-    """Mark a group: everything in this Mount, mounted app or router needs `requirement`. Returns the very same object.
+    """Mark a group: everything in it needs `requirement`. Returns the very same object.
 
-    A FastAPI `APIRouter` that is included cannot be marked so: give it `dependencies=[needs(requirement)]`.
+    A group is a Mount, a router or a mounted app of Starlette, or a blueprint or an app of Flask. A FastAPI `APIRouter`
+    that is included cannot be marked so: give it `dependencies=[needs(requirement)]`.
     """
     found = as_requirement("guard", "requirement", requirement)
     if hasattr(group, "include_router") and hasattr(group, "add_api_route") and not hasattr(group, "router"):
@@ -82,7 +83,7 @@ def guard(group: Marked, requirement: Requirement) -> Marked:
     # An app is entered by its router, which a middleware inside the app can see.
     router = getattr(group, "router", None)
     if not _append(router if hasattr(router, "routes") else group, _GUARDS, Mark(found, _caller())):
-        why = "guard takes a Mount, an app or a router; for an endpoint write @requires(...)"
+        why = "guard takes a Mount, an app, a router or a blueprint; for an endpoint write @requires(...)"
         raise ConfigurationError("guard", [Mistake("group", repr(group), why)])
     return group
 
