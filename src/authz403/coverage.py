@@ -35,7 +35,8 @@ def _walked(app: object) -> Walked:
 
     if router_of(app)[0] is None:
         mistakes = Mistakes("the app")
-        mistakes.add("app", type(app).__name__, "its routes cannot be found; give the app of Starlette, FastAPI, Flask or Django itself")
+        why = "its routes cannot be found; give the app of Starlette, FastAPI, Flask or Django itself"
+        mistakes.add("app", type(app).__name__, why)
         mistakes.raise_if_any()
     return Walk(app, None)  # type: ignore[arg-type]  # whatever has a router is an app
 
