@@ -55,9 +55,10 @@ check: .venv/.stamp
 fuzz: .venv/.stamp
 	.venv/bin/python -m pytest --no-cov -q --hypothesis-profile=thorough tests/test_differential.py $(ARGS)
 
-# What the suite does with uvicorn, with the other servers, which have an environment of their own.
+# What the suite does with uvicorn and gunicorn, with the other servers, which have an environment of their own.
 test-servers: .servers/.stamp
-	.servers/bin/python -m pytest --no-cov --quiet -m servers tests/test_bypass_sockets.py $(ARGS)
+	.servers/bin/python -m pytest --no-cov --quiet -m servers \
+		tests/test_bypass_sockets.py tests/test_wsgi_servers.py tests/test_wsgi_load.py $(ARGS)
 
 .servers/.stamp: pyproject.toml requirements/servers.txt $(UV)
 	$(UV) venv --quiet --clear --python .venv/bin/python .servers

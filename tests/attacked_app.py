@@ -60,6 +60,7 @@ _ISSUER: Final = "https://id.example"
 _AUDIENCE: Final = "attacked"
 _SECRET: Final = "0123456789abcdef0123456789abcdef"
 _FORGERS_SECRET: Final = "fedcba9876543210fedcba9876543210"
+TOKENS: Final = BearerTokens(issuer=_ISSUER, audience=_AUDIENCE, key=_SECRET, algorithms=["HS256"])
 _CLAIMS: Final[dict[str, dict[str, object]]] = {
     PARTLY: {"scope": "orders:read"},
     FULLY: {"scope": "orders:read orders:write files v1 live", "roles": ["admin"]},
@@ -67,7 +68,7 @@ _CLAIMS: Final[dict[str, dict[str, object]]] = {
 
 
 def credentials_of(caller: str) -> str | None:
-    """Return what a caller writes into the Authorization header."""
+    """Return what a caller writes into the Authorization header; anybody but the three above has no scope at all."""
     return None if caller == NOBODY else _bearer(caller, _SECRET)
 
 
@@ -77,7 +78,8 @@ def forged_credentials() -> str:
 
 
 def _bearer(caller: str, secret: str) -> str:
-    claims = {"iss": _ISSUER, "aud": _AUDIENCE, "sub": caller, "exp": int(time.time()) + 3_600, **_CLAIMS[caller]}
+    claims = {"iss": _ISSUER, "aud": _AUDIENCE, "sub": caller, "exp": int(time.time()) + 3_600}
+    claims |= _CLAIMS.get(caller, {})
     return "Bearer " + jwt.encode(claims, secret, algorithm="HS256")
 
 
@@ -128,7 +130,7 @@ def make_app(note: Callable[[str], object], *, is_guarded: bool, network: Networ
     if not is_guarded:
         return app
     gate = Gate(
-        tokens=BearerTokens(issuer=_ISSUER, audience=_AUDIENCE, key=_SECRET, algorithms=["HS256"]),
+        tokens=TOKENS,
         rules=[
             Rule("*", "/admin/**", any_role("admin")),
             Rule("*", "/sub/admin", any_role("admin")),
@@ -140,7 +142,8 @@ def make_app(note: Callable[[str], object], *, is_guarded: bool, network: Networ
     return AuthzMiddleware(app, gate=gate)
 
 
-def _write_down(name: str) -> None:
+def write_down(name: str) -> None:
+    """Note in the file of a served app that a handler ran."""
     with Path(os.environ[RAN_FILE]).open("a", encoding="utf-8") as ran:
         ran.write(f"{name}\n")
 
@@ -150,7 +153,7 @@ def _served(*, is_guarded: bool, network: Network | None = None) -> ASGIApp:
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal app
-        app = app or make_app(_write_down, is_guarded=is_guarded, network=network)
+        app = app or make_app(write_down, is_guarded=is_guarded, network=network)
         await app(scope, receive, send)
 
     return serve

@@ -1,6 +1,6 @@
-"""Real ASGI servers on this machine, each serving tests/attacked_app.py, and a client that sends bytes as they are.
+"""Real servers on this machine, each serving tests/attacked_app.py or, by WSGI, tests/wsgi_app_served.py.
 
->>> with Served("uvicorn-h11", "guarded", tmp_path) as served:
+>>> with Served("uvicorn-h11", "guarded", tmp_path) as served:  # and a client that sends bytes as they are
 ...     status, ran, answer = served.exchange(request)
 """
 
@@ -24,6 +24,28 @@ COMMANDS: Final = {
     "granian": "granian {app} --interface asgi --host 127.0.0.1 --port {port} --log-level critical",
     "daphne": "daphne {app} --bind 127.0.0.1 --port {port} --verbosity 0",
 }
+# Preloaded, it listens when the app is there and not before.
+_GUNICORN: Final = "gunicorn {app} --preload --bind {gunicorn} --log-level critical --graceful-timeout 1 --worker-class"
+WSGI_COMMANDS: Final = {
+    "gunicorn-sync": f"{_GUNICORN} sync",
+    "gunicorn-gthread": f"{_GUNICORN} gthread --threads 32",
+    # It would drop X-Forwarded-For, so that the gate could not read it.
+    "waitress": "waitress {waitress} --no-clear-untrusted-proxy-headers {app}",
+    "granian-wsgi": "granian {app} --interface wsgi {granian} --log-level critical",
+    "cheroot": "cheroot {app} --bind {cheroot}",
+}
+_TCP: Final = {
+    "gunicorn": "127.0.0.1:{port}",
+    "waitress": "--listen=127.0.0.1:{port}",
+    "granian": "--host 127.0.0.1 --port {port}",
+    "cheroot": "127.0.0.1:{port}",
+}
+_UNIX: Final = {
+    "gunicorn": "unix:{path}",
+    "waitress": "--unix-socket={path}",
+    "granian": "--uds {path}",
+    "cheroot": "{path}",
+}
 _PATIENCE: Final = 30.0  # seconds, for a server to start
 _SILENCE: Final = 1.0  # seconds, after which a server that keeps a connection open says no more
 
@@ -39,20 +61,25 @@ class Exchange(NamedTuple):
 
 
 class Served:
-    """An app of tests/attacked_app.py behind a server, in a process of its own."""
+    """An app behind a server, in a process of its own: at a port, or at a unix socket in the folder."""
 
-    def __init__(self, server: str, app: str, folder: Path) -> None:
+    def __init__(self, server: str, app: str, folder: Path, *, at_unix_socket: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as found:
-            self._port = found.getsockname()[1]
+            port: int = found.getsockname()[1]
+        path = str(folder / "s")
+        self.address: tuple[str, int] | str = path if at_unix_socket else ("127.0.0.1", port)
         self._ran = folder / f"{server}-{app}.ran"
         self._ran.touch()
         self._seen = 0
         self._errors = (folder / f"{server}-{app}.stderr").open("w+b")
-        command = COMMANDS[server].format(app=f"tests.attacked_app:{app}", port=self._port).split()
+        spelled = {name: how.format(path=path, port=port) for name, how in (_UNIX if at_unix_socket else _TCP).items()}
+        module = "tests.wsgi_app_served" if server in WSGI_COMMANDS else "tests.attacked_app"
+        command = {**COMMANDS, **WSGI_COMMANDS}[server].format(app=f"{module}:{app}", port=port, **spelled).split()
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=_ROOT,
-            env={**os.environ, RAN_FILE: str(self._ran)},
+            # gunicorn has a socket for its own control in that folder.
+            env={**os.environ, RAN_FILE: str(self._ran), "XDG_RUNTIME_DIR": str(folder)},
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
         )
@@ -72,9 +99,9 @@ class Served:
             self._process.wait()
         self._errors.close()
 
-    def exchange(self, sent: bytes) -> Exchange:
-        """Send bytes on a connection of their own, and return what came of it."""
-        with self._connected() as connection:
+    def exchange(self, sent: bytes, *, bound_to: str | None = None) -> Exchange:
+        """Send bytes on a connection of their own, whose end has a name if wanted, and return what came of it."""
+        with self.connected(bound_to) as connection:
             connection.settimeout(_SILENCE)
             answer = b""
             try:
@@ -96,12 +123,18 @@ class Served:
         self._seen = len(names)
         return found
 
-    def _connected(self) -> socket.socket:
+    def connected(self, bound_to: str | None = None) -> socket.socket:
+        """Return a connection to the server, once that is there."""
         gives_up = time.monotonic() + (0 if self._is_ready else _PATIENCE)
         while True:
+            connection = socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
+            connection.settimeout(_PATIENCE)
             try:
-                connection = socket.create_connection(("127.0.0.1", self._port), _PATIENCE)
-            except ConnectionRefusedError:
+                if bound_to is not None:
+                    connection.bind(bound_to)
+                connection.connect(self.address)
+            except (ConnectionRefusedError, FileNotFoundError):
+                connection.close()
                 if time.monotonic() > gives_up or self._process.poll() is not None:
                     self._errors.seek(0)
                     raise RuntimeError(f"the server is not there: {self._errors.read().decode()}") from None
