@@ -61,19 +61,23 @@ class Exchange(NamedTuple):
 
 
 class Served:
-    """An app behind a server, in a process of its own: at a port, or at a unix socket in the folder."""
+    """An app behind a server, in a process of its own: at a port, or at a unix socket in the folder.
+
+    `app` is the name of one in the server's usual module, or `module:name`.
+    """
 
     def __init__(self, server: str, app: str, folder: Path, *, at_unix_socket: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as found:
             port: int = found.getsockname()[1]
         path = str(folder / "s")
         self.address: tuple[str, int] | str = path if at_unix_socket else ("127.0.0.1", port)
+        module, _, app = app.rpartition(":")
         self._ran = folder / f"{server}-{app}.ran"
         self._ran.touch()
         self._seen = 0
         self._errors = (folder / f"{server}-{app}.stderr").open("w+b")
         spelled = {name: how.format(path=path, port=port) for name, how in (_UNIX if at_unix_socket else _TCP).items()}
-        module = "tests.wsgi_app_served" if server in WSGI_COMMANDS else "tests.attacked_app"
+        module = module or ("tests.wsgi_app_served" if server in WSGI_COMMANDS else "tests.attacked_app")
         command = {**COMMANDS, **WSGI_COMMANDS}[server].format(app=f"{module}:{app}", port=port, **spelled).split()
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -99,8 +103,11 @@ class Served:
             self._process.wait()
         self._errors.close()
 
-    def exchange(self, sent: bytes, *, bound_to: str | None = None) -> Exchange:
-        """Send bytes on a connection of their own, whose end has a name if wanted, and return what came of it."""
+    def exchange(self, sent: bytes, *, bound_to: str | None = None, least: int = 0) -> Exchange:
+        """Send bytes on a connection of their own, whose end has a name if wanted, and return what came of it.
+
+        `least` is how many lines are expected of what ran: some servers have sent an answer before its app is through.
+        """
         with self.connected(bound_to) as connection:
             connection.settimeout(_SILENCE)
             answer = b""
@@ -114,11 +121,16 @@ class Served:
             except (TimeoutError, ConnectionError):
                 pass  # a server may drop what it cannot read without a word
         status = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
-        return Exchange(int(status[1]) if status else None, self._that_ran(), answer)
+        return Exchange(int(status[1]) if status else None, self._that_ran(least), answer)
 
-    def _that_ran(self) -> tuple[str, ...]:
+    def _that_ran(self, least: int) -> tuple[str, ...]:
         """Return the handlers that ran since this was last asked."""
-        names = self._ran.read_text(encoding="utf-8").splitlines()
+        gives_up = time.monotonic() + _SILENCE
+        while True:
+            names = self._ran.read_text(encoding="utf-8").splitlines()
+            if len(names) - self._seen >= least or time.monotonic() > gives_up:
+                break
+            time.sleep(0.001)
         found = tuple(names[self._seen :])
         self._seen = len(names)
         return found
