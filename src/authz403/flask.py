@@ -99,8 +99,8 @@ class _Door:
             if ticket.own.concealed_as_missing:
                 raise NotFound
             told = self._mismatch(request, _judged(ticket))
-            if told is not None and not ticket.met.gate.report_only:
-                raise RouteMismatch(ticket, told)
+            if told is not None:
+                ticket.mismatched(f"{told}: {request.method} {request.path}")
         return self._beneath["dispatch_request"](*context)
 
     def handle_user_exception(self, *context_and_error: Any) -> object:  # noqa: ANN401 - Flask 3.2 puts its context first

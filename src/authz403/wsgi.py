@@ -21,7 +21,6 @@ from authz403.wsgi_io import (
     ExcInfo,
     access_request,
     is_sent_as_file,
-    path_of,
     plain_page,
     raised,
     respond,
@@ -68,6 +67,12 @@ class Ticket:
         self.own = self.speaker = own
         self.answer = answer
         self.conceals = False
+
+    def mismatched(self, told: str) -> None:
+        """Note that the app would run something else than was decided on; raises, unless the gate only reports."""
+        if not self.met.gate.report_only:
+            raise RouteMismatch(self, told)
+        self.met.gate.broken(self.outcome, Reason.ROUTE_MISMATCH, told)
 
 
 class RouteMismatch(Exception):  # noqa: N818 - no error of the user's
@@ -301,8 +306,7 @@ class _Answering(Ticket):
         """Answer a request that the app's own routing took for another one than was decided on."""
         outcome = self.outcome
         outcome.inner = None
-        named = f"{outcome.request.method} {path_of(self._environ)}"
-        gate.broken(outcome, Reason.ROUTE_MISMATCH, f"{told}: {named}")
+        gate.broken(outcome, Reason.ROUTE_MISMATCH, told)
         assert outcome.response is not None  # noqa: S101 - no mismatch is raised for a gate that only reports
         return respond(outcome.response, self._environ, self._start_response, raised())
 
