@@ -67,6 +67,16 @@ def asked(app: WSGIApplication, path: str = "/", method: str = "GET", **more: An
     return ask(app, environ_of(path, method, **more), is_validated=method.isupper())
 
 
+def noting(name: str, ran: list[str]) -> View_:
+    """Return a view that notes that it ran."""
+
+    def view(**_: object) -> str:
+        ran.append(name)
+        return name
+
+    return view
+
+
 def whoever() -> str:
     """Return who asks, as a view sees it."""
     return str(g.principal.identity) if not isinstance(g.principal, Anonymous) else "nobody"
@@ -135,7 +145,7 @@ class Marked(MethodView):
 class Decorated(MethodView):
     """A class-based view with Flask's own way to decorate it."""
 
-    decorators = (requires(scopes("a")),)
+    decorators = [requires(scopes("a"))]  # noqa: RUF012 - as Flask has it
 
     def get(self) -> str:
         return "got"
@@ -241,11 +251,18 @@ def test_the_caller_is_there_from_the_first_function_to_the_last() -> None:
     """`g.principal` in functions before and after the view, in error handlers and teardown; strangers are anonymous."""
     seen: list[str] = []
     app = Flask("shop")
-    note = lambda *_: seen.append(whoever())  # noqa: E731 - one function for all of Flask's hooks
+
+    def note(*_: object) -> None:
+        seen.append(whoever())
+
+    def note_answer(response: flask.Response) -> flask.Response:
+        note()
+        return response
+
     app.before_request(note)
-    app.after_request(lambda response: (note(), response)[1])
+    app.after_request(note_answer)
     app.teardown_request(note)
-    app.errorhandler(404)(lambda _: (note(), (whoever(), 404))[1])
+    app.register_error_handler(404, lambda _: (whoever(), 404))
     app.add_url_rule("/", "view", requires(optional)(telling()))
     app.add_url_rule("/open", "open", public(telling()))
     authz403.flask.init_app(app, gate=gate_with())
@@ -319,20 +336,18 @@ def test_a_denial_in_a_stream_is_our_refusal_until_the_stream_has_begun() -> Non
 
     @public
     def early() -> flask.Response:
-        @flask.stream_with_context
         def pieces() -> Iterator[str]:
             yield of_owner()
 
-        return flask.Response(pieces())
+        return flask.Response(flask.stream_with_context(pieces()))
 
     @public
     def late() -> flask.Response:
-        @flask.stream_with_context
         def pieces() -> Iterator[str]:
             yield whoever()
             of_owner()
 
-        return flask.Response(pieces())
+        return flask.Response(flask.stream_with_context(pieces()))
 
     app = app_of(("/early", early), ("/late", late))
     # stream_with_context runs a generator up to its first piece before it is streamed
@@ -510,7 +525,7 @@ def test_an_app_that_is_reached_without_its_gate_runs_nothing() -> None:
     """Contexts without a request, and those of tests, work as ever."""
     ran: list[str] = []
     app = Flask("shop")
-    app.add_url_rule("/", "view", public(lambda: ran.append("view") or "ran"))
+    app.add_url_rule("/", "view", public(noting("view", ran)))
     app.before_request(lambda: ran.append("before"))
     own = app.wsgi_app
     authz403.flask.init_app(app, gate=gate_with())
@@ -548,8 +563,8 @@ def test_another_request_than_was_judged_runs_nothing(changes: dict[str, str], r
     """Whatever middleware in between does: 500 `route_mismatch`."""
     ran: list[str] = []
     app = Flask("shop")
-    app.add_url_rule("/closed", "closed", requires(scopes("z"))(lambda: ran.append("closed") or ""))
-    view = requires(param("owner", claim="sub"))(lambda owner: ran.append(owner) or "")
+    app.add_url_rule("/closed", "closed", requires(scopes("z"))(noting("closed", ran)))
+    view = requires(param("owner", claim="sub"))(noting("orders", ran))
     app.add_url_rule("/orders/<owner>", "orders", view, methods=["GET", "DELETE"])
     app.wsgi_app = Rewrites(app.wsgi_app, **changes)  # type: ignore[method-assign]  # Flask's own way
     gate = gate_with(dangerously_report_only=report_only, rules=[Rule("DELETE", "/orders/*", scopes("z"))])
@@ -566,7 +581,7 @@ def test_another_request_than_was_judged_runs_nothing(changes: dict[str, str], r
 def test_what_a_before_request_function_does_to_a_request_runs_nothing_else() -> None:
     """Neither another rule nor another method."""
     ran: list[str] = []
-    app = app_of(("/", public(lambda: "index")), ("/closed", requires(scopes("z"))(lambda: ran.append("closed") or "")))
+    app = app_of(("/", public(lambda: "index")), ("/closed", requires(scopes("z"))(noting("closed", ran))))
 
     def swap() -> None:
         flask.request.url_rule = next(rule for rule in app.url_map.iter_rules() if rule.rule == "/closed")
@@ -683,7 +698,12 @@ def test_sessions_and_functions_of_the_app_work_as_without_a_gate() -> None:
         return str(flask.session["visits"])
 
     app.add_url_rule("/", "view", public(view))
-    app.after_request(lambda response: (seen.append(response.status_code), response)[1])
+
+    def note(response: flask.Response) -> flask.Response:
+        seen.append(response.status_code)
+        return response
+
+    app.after_request(note)
     authz403.flask.init_app(app, gate=gate_with())
     client = app.test_client()
     assert [client.get("/").text, client.get("/").text] == ["1", "2"]
