@@ -28,7 +28,7 @@ from authz403.need import Need
 from authz403.principal import ANONYMOUS, Principal
 from authz403.reasons import Reason
 from authz403.startup import check_app, meeting
-from authz403.wsgi_io import access_request, as_text, path_of, wanted_keys
+from authz403.wsgi_io import access_request, as_text, wanted_keys
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 UserOf = Callable[["HttpRequest", Principal], Any]
 
 _TICKET: Final = "_authz403"
-_NOT_TEXT: Final = "\ufffd"
 _NOT_FOUND: Final = 404
 
 
@@ -171,15 +170,13 @@ class AuthzMiddleware:
         """Read the facts of a request, as middleware further out has left them."""
         meta = request.META
         facts = access_request(meta, self._wanted)
-        method, path, environ = facts.method, request.path_info, getattr(request, "environ", None)
-        if method.upper() != request.method:
-            method = request.method or ""
-        if environ is None:  # by ASGI, where META holds paths as text
-            peer_rewritten = meta.get("REMOTE_PORT") == 0 and "x-forwarded-for" in facts.fields
-            return facts._replace(method=method, path=path, peer=meta.get("REMOTE_ADDR"), peer_rewritten=peer_rewritten)
-        if "%" in path and _NOT_TEXT in path_of(environ):
-            path = path_of(environ)  # Django writes %ff for bytes that are no text
-        return facts._replace(method=method, path=path)
+        method = facts.method if facts.method.upper() == request.method else request.method or ""
+        if hasattr(request, "environ"):
+            return facts._replace(method=method, path=request.path_info)
+        peer_rewritten = meta.get("REMOTE_PORT") == 0 and "x-forwarded-for" in facts.fields  # as uvicorn leaves it
+        return facts._replace(
+            method=method, path=request.path_info, peer=meta.get("REMOTE_ADDR"), peer_rewritten=peer_rewritten
+        )
 
     def _refused(self, request: HttpRequest, outer: Outcome | None, outcome: Outcome) -> HttpResponseBase:
         """Answer a request that is not let in."""
