@@ -1,5 +1,6 @@
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -278,3 +279,92 @@ def test_who_finds_no_thread_free_in_time_gives_up(monkeypatch: pytest.MonkeyPat
         return answer
 
     assert isinstance(asyncio.run(story()), TimeoutError)
+
+
+# ---- by blocking, where there is no event loop
+
+
+def of(how: How, give: Callable[[], object], within: float | None = None) -> Need[object]:
+    """Return a need whose work gives what `give` returns or raises, in the way that its How says."""
+
+    def future() -> Future[object]:
+        made: Future[object] = Future()
+        threading.Timer(0.01, lambda: _complete(made, give)).start()
+        return made
+
+    async def coroutine() -> object:
+        await asyncio.sleep(0.01)
+        return give()
+
+    work: dict[How, Callable[[], object]] = {How.BLOCKING: give, How.FUTURE: future, How.COROUTINE: coroutine}
+    return Need(how, work[how], lambda answer: answer, within=within)
+
+
+def _complete(made: Future[object], give: Callable[[], object]) -> None:
+    try:
+        made.set_result(give())
+    except LookupError as error:
+        made.set_exception(error)
+
+
+def failing() -> object:
+    """Raise."""
+    raise LookupError("not there")
+
+
+@pytest.mark.parametrize("how", list(How))
+def test_a_thread_may_wait_for_what_is_needed(how: How) -> None:
+    """What was given is the answer, and what was raised is one too."""
+    assert fulfil.fulfilled_blocking(of(how, lambda: 7)) == 7
+    assert isinstance(fulfil.fulfilled_blocking(of(how, failing)), LookupError)
+
+
+def test_a_thread_gives_up_in_time() -> None:
+    """A future and a coroutine that come too late are a TimeoutError; the coroutine is told to stop."""
+    stopped = threading.Event()
+
+    async def forever() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    for need in (
+        Need[object](How.FUTURE, Future, lambda answer: answer, within=0.01),
+        Need[object](How.COROUTINE, forever, lambda answer: answer, within=0.01),
+    ):
+        assert isinstance(fulfil.fulfilled_blocking(need), TimeoutError)
+    assert stopped.wait(5)
+
+
+def test_blocking_work_is_done_in_the_thread_that_asks() -> None:
+    """So that it finds what is bound to its thread, such as a connection to a database."""
+    asking = threading.current_thread()
+    assert fulfil.fulfilled_blocking(of(How.BLOCKING, threading.current_thread)) is asking
+
+
+def test_all_threads_share_one_event_loop() -> None:
+    """What is bound to a loop, such as a client's connections, finds it again."""
+    loops: set[object] = set()
+
+    def ask() -> None:
+        loops.add(fulfil.fulfilled_blocking(of(How.COROUTINE, asyncio.get_running_loop)))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loops) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_a_loop_of_its_own() -> None:
+    """A fork takes no thread along, as with gunicorn's workers after `--preload`."""
+    assert fulfil.fulfilled_blocking(of(How.COROUTINE, lambda: 7)) == 7
+    child = os.fork()
+    if child == 0:
+        answer = fulfil.fulfilled_blocking(of(How.COROUTINE, lambda: 8, within=5))
+        os._exit(0 if answer == 8 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
