@@ -73,8 +73,8 @@ class _Door:
             if judged.adapter is not None and judged.seen == what_counts(request.environ):
                 adapter = handed_on(judged, is_missing=ticket.own.concealed_as_missing)
                 if adapter is not None:
-                    request.trusted_hosts = judged.standing.trusted_hosts
-                    request.host = judged.standing.host
+                    # What Flask found out about the host.
+                    vars(request).update(vars(judged.standing))
                     return adapter
         # Outside of requests, or for another request by now: what would run is compared before it does.
         bound: MapAdapter | None = self._beneath["create_url_adapter"](request)

@@ -30,7 +30,6 @@ class Standing:
     """Stands for the request that the app will make of an environ, where a `url_map` is bound to it."""
 
     trusted_hosts: list[str] | None = None
-    host: str
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
@@ -40,7 +39,8 @@ class Judged:
     """What the app's own router makes of a request: a rule with its arguments, or an error of its own.
 
     The app is handed this later, so that it runs what was judged and matches no request twice. `adapter` is none where
-    the router cannot even be asked, as for a host that is no name. `view` is the function behind the rule.
+    the router cannot even be asked, as for a host that is no name, and once it was handed on. `view` is the function
+    behind the rule, and `seen` all that this rests on.
     """
 
     __slots__ = ("adapter", "error", "method", "params", "rule", "seen", "standing", "view")
@@ -65,15 +65,13 @@ class Judged:
             self.view = app.view_functions.get(self.rule.endpoint)
 
 
-def what_counts(environ: Mapping[str, Any]) -> list[object]:
+def what_counts(environ: Mapping[str, Any]) -> tuple[object, ...]:
     """Return all of an environ that a `url_map` looks at."""
-    return [environ.get(key) for key in _COUNTING]
-
-
-_COUNTING: Final = (
-    *("PATH_INFO", "REQUEST_METHOD", "SCRIPT_NAME", "QUERY_STRING", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT"),
-    *("wsgi.url_scheme", "HTTP_CONNECTION", "HTTP_UPGRADE"),
-)
+    get = environ.get
+    return (
+        *(get("PATH_INFO"), get("REQUEST_METHOD"), get("SCRIPT_NAME"), get("QUERY_STRING"), get("wsgi.url_scheme")),
+        *(get("HTTP_HOST"), get("SERVER_NAME"), get("SERVER_PORT"), get("HTTP_CONNECTION"), get("HTTP_UPGRADE")),
+    )
 
 
 class HandedOn(MapAdapter):
@@ -102,12 +100,14 @@ class HandedOn(MapAdapter):
 
 
 def handed_on(judged: Judged, *, is_missing: bool) -> HandedOn | None:
-    """Return what hands on to the app what was judged, if that is a match as werkzeug makes them."""
-    if type(judged.adapter) is not MapAdapter:
+    """Return what hands on to the app what was judged, if that is a match as werkzeug makes them; once."""
+    adapter, judged.adapter = judged.adapter, None  # neither may keep the other alive
+    if type(adapter) is not MapAdapter:
         return None
-    adapter = HandedOn.__new__(HandedOn)
-    vars(adapter).update(vars(judged.adapter), judged=judged, is_missing=is_missing)
-    return adapter
+    adapter.__class__ = HandedOn  # a copy would cost every request a microsecond
+    handed: HandedOn = adapter  # type: ignore[assignment]  # by now
+    handed.judged, handed.is_missing = judged, is_missing
+    return handed
 
 
 class FlaskRoutes:
