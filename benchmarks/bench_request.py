@@ -11,7 +11,7 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import jwt
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from authz403 import BearerTokens, Cors, Gate, Network, Rbac, any_role, networks, public, requires, scopes
+from authz403 import BearerTokens, Cors, Gate, Network, Rbac, Rule, any_role, networks, public, requires, scopes
 from authz403.asgi import AuthzMiddleware
 
 REQUESTS = 300  # a round
@@ -53,9 +53,10 @@ def token(scope: str) -> str:
     return jwt.encode(claims, KEY, algorithm="RS256", headers={"typ": "at+jwt"})
 
 
-def gate() -> Gate:
+def gate(rules: Iterable[Rule] = ()) -> Gate:
     """Return a gate with everything switched on."""
     return Gate(
+        rules=rules,
         tokens=BearerTokens(issuer=ISSUER, audience=AUDIENCE, key=PEM),
         rbac=Rbac(hierarchy={"admin": ["seller"]}),
         network=Network(trusted_proxies=["127.0.0.1/32"]),
