@@ -565,6 +565,28 @@ def test_a_view_that_refuses_in_a_concealed_place_is_missing(by: str, inner: Vie
     assert [(event["event"], event["concealed"], event["sub"]) for event in events] == [("authz.denied", True, "ada")]
 
 
+def test_a_language_betrays_nothing() -> None:
+    """LocaleMiddleware redirects to the path with a language before it, where that is there."""
+    locale = "django.middleware.locale.LocaleMiddleware"
+    hidden = i18n_patterns(path("hidden/", requires(scopes("c").concealed())(saying())))
+    for where in ("/hidden/", "/hidden"):
+        answers = [
+            asked(DjangoApp(urls, gate_with(), middleware=[locale, OURS]), "wsgi", where, headers=bearer(scope=scope))
+            for urls, scope in ((hidden, "b"), (hidden, "c"), (i18n_patterns(path("other/", saying())), "b"))
+        ]
+        assert [answer.status for answer in answers] == [404, 302, 404]
+        assert answers[0].body == answers[2].body
+
+
+@both
+def test_a_gate_that_only_reports_lets_every_path_pass(by: str) -> None:
+    """One that it would have refused, too; the event says so."""
+    app = DjangoApp([path("<name>", public(saying()))], gate_with(dangerously_report_only=True))
+    with listening() as events:
+        assert text(asked(app, by, "/a\\b")) == "hello"
+    assert [event["reason"] for event in events] == ["invalid_path"]
+
+
 @both
 def test_what_is_concealed_is_shown_to_whom_it_is_open(by: str) -> None:
     """The page, and the redirect to it."""

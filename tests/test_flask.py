@@ -578,6 +578,14 @@ def test_another_request_than_was_judged_runs_nothing(changes: dict[str, str], r
         assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
 
 
+def test_a_gate_that_only_reports_lets_every_path_pass() -> None:
+    """One that it would have refused, too; the event says so."""
+    app = app_of(("/<name>", public(saying())), gate=gate_with(dangerously_report_only=True))
+    with listening() as events:
+        assert asked(app, "/a\\b").text == "hello"
+    assert [event["reason"] for event in events] == ["invalid_path"]
+
+
 def test_what_a_before_request_function_does_to_a_request_runs_nothing_else() -> None:
     """Neither another rule nor another method."""
     ran: list[str] = []

@@ -150,7 +150,8 @@ class AuthzMiddleware:
             return None if outcome.response is None else _as_django(outcome.response, request)
         if ticket.own.concealed_as_missing:
             _as_missing(request)  # whatever was put into the place of the URLconf that knows no paths
-        if ticket.judged is None or not ticket.judged.is_still(request, view):
+        # Where nothing was judged, the gate only reports, and had no need to know.
+        if ticket.judged is not None and not ticket.judged.is_still(request, view):
             told = f"Django would run another view than was decided on: {request.method} {request.path_info}"
             outcome = self._gate.broken(ticket.outcome, Reason.ROUTE_MISMATCH, told)
             if outcome.response is not None:

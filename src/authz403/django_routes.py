@@ -12,6 +12,7 @@ from django.conf import settings
 from django.urls import Resolver404, get_resolver
 from django.urls.converters import IntConverter, PathConverter, SlugConverter, StringConverter, UUIDConverter
 from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern, URLPattern, URLResolver
+from django.utils.translation import get_language
 
 from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
 from authz403.errors import Mistakes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 _ONE_SEGMENT: Final = frozenset({IntConverter, SlugConverter, StringConverter, UUIDConverter})
-_COMMON: Final = "django.middleware.common.CommonMiddleware"
+_MOST_KNOWN: Final = 1_000  # views of URLconfs that are made as requests come
 _LOCALE: Final = "django.middleware.locale.LocaleMiddleware"
 _CORS: Final = "corsheaders.middleware.CorsMiddleware"
 
@@ -93,17 +94,23 @@ class DjangoRoutes:
         known = self.walk.known.get(key) or self._known.get(key)
         if known is None or known.view is not match.func:
             # Of a URLconf that middleware chose, or a prefix that depends on the language.
-            known = self._known[key] = _known(match.func, f"/{match.route}", EVERYTHING, None)
+            known = _known(match.func, f"/{match.route}", EVERYTHING, None)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = known
         return known
 
     def _untaken(self, found: Judged) -> Found:
-        """Return what holds where nothing is found: a redirect to the path with a slash would tell what is there."""
-        if settings.APPEND_SLASH and _COMMON in settings.MIDDLEWARE and not found.path.endswith("/"):
-            with_slash = SimpleNamespace(path_info=f"{found.path}/", method=found.method, urlconf=found.urlconf)
-            match = judged(with_slash).match  # type: ignore[arg-type]  # all that is looked at
+        """Return what holds where nothing is found: a redirect to another path would tell what is there."""
+        paths = [found.path]
+        if self.walk.has_languages:
+            paths.append(f"/{get_language()}{found.path}")  # as LocaleMiddleware does
+        if settings.APPEND_SLASH and not found.path.endswith("/"):
+            paths += [f"{path}/" for path in paths]
+        for path in paths[1:]:
+            match = judged(SimpleNamespace(path_info=path, method=found.method, urlconf=found.urlconf)).match  # type: ignore[arg-type]  # all that is looked at
             if match is not None and getattr(match.func, "should_append_slash", True):
-                endpoint = self._known_of(match).endpoint
-                return Found(None, betrayed=Betrayed(endpoint, KNOWN_METHODS, with_slash.path_info))
+                return Found(None, betrayed=Betrayed(self._known_of(match).endpoint, KNOWN_METHODS, path))
         return Found(None)
 
 
@@ -127,7 +134,7 @@ class DjangoWalk:
         self.served: list[Served] = []
         self.known: dict[tuple[int, str], Known] = {}
         self.conceals = False
-        self._has_languages = False
+        self.has_languages = False
         for pattern, path, params in self._routes(get_resolver(settings.ROOT_URLCONF), _Path(), frozenset()):
             known = _known(pattern.callback, path.label, path.pattern, path.path_param)
             self.known.setdefault((id(pattern.callback), path.route), known)
@@ -145,7 +152,7 @@ class DjangoWalk:
                 "gate cors=Cors(...)"
             )
             mistakes.add("MIDDLEWARE", _CORS, why)
-        if self._has_languages and _LOCALE in names[own:]:
+        if self.has_languages and _LOCALE in names[own:]:
             why = "i18n_patterns(...) depend on the language that it chooses; write it before AuthzMiddleware"
             mistakes.add("MIDDLEWARE", _LOCALE, why)
         return mistakes
@@ -154,7 +161,7 @@ class DjangoWalk:
         self, resolver: URLResolver, path: _Path, params: frozenset[str]
     ) -> Iterator[tuple[URLPattern, _Path, frozenset[str]]]:
         for entry in resolver.url_patterns:
-            self._has_languages = self._has_languages or isinstance(entry.pattern, LocalePrefixPattern)
+            self.has_languages = self.has_languages or isinstance(entry.pattern, LocalePrefixPattern)
             further = path.further(entry.pattern)
             named = params.union(entry.pattern.converters, getattr(entry.pattern, "regex", _NO_REGEX).groupindex)
             if isinstance(entry, URLResolver):

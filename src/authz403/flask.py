@@ -70,7 +70,7 @@ class _Door:
         ticket = None if request is None else self._ticket(request)
         if request is not None and ticket is not None:
             judged = _judged(ticket)
-            if judged.adapter is not None and judged.seen == what_counts(request.environ):
+            if judged is not None and judged.adapter is not None and judged.seen == what_counts(request.environ):
                 adapter = handed_on(judged, is_missing=ticket.own.concealed_as_missing)
                 if adapter is not None:
                     # What Flask found out about the host.
@@ -98,7 +98,8 @@ class _Door:
                 raise RouteMismatch(None, f"{self._app.name} was reached without its gate")
             if ticket.own.concealed_as_missing:
                 raise NotFound
-            told = self._mismatch(request, _judged(ticket))
+            judged = _judged(ticket)
+            told = None if judged is None else self._mismatch(request, judged)
             if told is not None:
                 ticket.mismatched(f"{told}: {request.method} {request.path}")
         return self._beneath["dispatch_request"](*context)
@@ -161,8 +162,9 @@ _HELD: Final = (
 """The methods of an app that have a door before them."""
 
 
-def _judged(ticket: Ticket) -> Judged:
-    judged: Judged = ticket.answer[0]  # type: ignore[assignment]  # FlaskRoutes left it there
+def _judged(ticket: Ticket) -> Judged | None:
+    """Return what was judged; nothing, where a gate that only reports had no need to know."""
+    judged: Judged | None = ticket.answer[0] if ticket.answer else None  # type: ignore[assignment]  # of FlaskRoutes
     return judged
 
 
