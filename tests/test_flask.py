@@ -501,6 +501,13 @@ def test_meet_tells_everything_that_does_not_fit_at_start_up() -> None:
     assert "/nowhere" not in answer.text
 
 
+def test_a_rule_may_be_for_what_flask_answers_by_itself() -> None:
+    """Its OPTIONS stands under the policy of the view, and under rules of its own."""
+    app = app_of(("/x", requires(scopes("a"))(saying())), gate=gate_with(rules=[Rule("OPTIONS", "/x", anyone)]))
+    authz403.flask.meet(app)
+    assert (asked(app, "/x", "OPTIONS").status, asked(app, "/x", "OPTIONS", headers=ADA).status) == (401, 200)
+
+
 def test_meet_returns_the_gate_which_a_function_may_make() -> None:
     """At the end of a factory."""
     gate = gate_with()
@@ -692,6 +699,7 @@ def test_coverage_lists_what_flask_serves() -> None:
     told = {row.method: (row.path, row.endpoint, row.policy, row.is_default) for row in rows}
     assert told["GET"] == ("/shop/items", "items", "marks: authenticated & scopes('a')", False)
     assert told["POST"] == ("/shop/items", "items", "marks: authenticated & scopes('c')", False)
+    assert "OPTIONS" not in told  # Flask answers it
     assert all(row.written and row.written[0].startswith(__file__) for row in rows)
 
 

@@ -138,7 +138,8 @@ class DjangoWalk:
         for pattern, path, params in self._routes(get_resolver(settings.ROOT_URLCONF), _Path(), frozenset()):
             known = _known(pattern.callback, path.label, path.pattern, path.path_param)
             self.known.setdefault((id(pattern.callback), path.route), known)
-            self.served.append(Served(path.pattern, _methods_of(pattern.callback), known.endpoint, params))
+            methods, answered = _methods_of(pattern.callback)
+            self.served.append(Served(path.pattern, methods, known.endpoint, params, answered=answered))
             self.conceals = self.conceals or any(mark.requirement.conceals for mark in known.endpoint.all_marks())
 
     def misplaced(self) -> Mistakes:
@@ -266,16 +267,23 @@ def _functions_in(kind: type) -> Iterator[object]:
             yield inspect.getclosurevars(handler).nonlocals.get("func")
 
 
-def _methods_of(view: object) -> frozenset[str] | None:
-    """Return the methods that a class-based view answers; a function may answer any."""
+def _methods_of(view: object) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """Return the methods that a class-based view serves, and those that its framework answers; a function takes any."""
     kind, actions = _class_of(view), _actions_of(view)
     if kind is None:
-        return None
+        return None, frozenset()
     if actions is not None:
-        names = {*actions, "options"}
+        names = set(actions)
     else:
         names = {name for name in getattr(kind, "http_method_names", ()) if hasattr(kind, name)}
-    return frozenset(name.upper() for name in (*names, *(["head"] if "get" in names else [])))
+    answered = frozenset({"OPTIONS"} if _is_answered(kind) else ())
+    return frozenset(name.upper() for name in (*names, *(["head"] if "get" in names else []))) - answered, answered
+
+
+def _is_answered(kind: type) -> bool:
+    """Tell whether OPTIONS is left to the framework's own class."""
+    module: str = getattr(getattr(kind, "options", None), "__module__", "") or ""
+    return module.partition(".")[0] in {"django", "rest_framework"}
 
 
 def _only_param_has_dots(path: str, value: str) -> bool:

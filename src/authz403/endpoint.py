@@ -129,6 +129,7 @@ class Served(NamedTuple):
     """One kind of request that the app serves: a rule that meets none of these can never apply.
 
     `params` are the names of the path parameters. What has the same `key` as something earlier never gets a request.
+    `answered` are the methods that the framework answers by itself, about the endpoint and by its policy.
     """
 
     pattern: PathPattern
@@ -136,6 +137,7 @@ class Served(NamedTuple):
     endpoint: Endpoint
     params: frozenset[str]
     key: str | None = None
+    answered: frozenset[str] = frozenset()
 
 
 class Covered(NamedTuple):

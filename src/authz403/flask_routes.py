@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Bind = Callable[[Any], MapAdapter]
+_OPTIONS: Final = frozenset({"OPTIONS"})
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -238,7 +239,9 @@ class FlaskWalk:
         self.has_hosts = self.has_hosts or bool(rule.subdomain)
         if not rule.build_only:
             methods = frozenset(rule.methods or ()) or None
-            self.served.append(Served(pattern, methods, endpoint, frozenset(rule.arguments)))
+            answered = _OPTIONS if getattr(rule, "provide_automatic_options", False) else frozenset[str]()
+            methods = None if methods is None else methods - answered
+            self.served.append(Served(pattern, methods, endpoint, frozenset(rule.arguments), answered=answered))
         self.rules[id(rule)] = Known(rule, view, Found(endpoint), params[0] if len(params) == 1 else None)
 
 

@@ -69,7 +69,7 @@ def _check_rules(mistakes: Mistakes, gate: Gate, served: Sequence[Served]) -> No
 def _can_apply(rule: Rule, served: Served) -> bool:
     if not rule.pattern.meets(served.pattern):
         return False
-    return rule.named is None or served.methods is None or not rule.named.isdisjoint(served.methods)
+    return rule.named is None or served.methods is None or not rule.named.isdisjoint(served.methods | served.answered)
 
 
 def _near(rule: Rule, served: Iterable[Served]) -> str | None:
