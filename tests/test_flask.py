@@ -473,6 +473,9 @@ def test_init_app_takes_a_flask_app_once() -> None:
         authz403.flask.init_app(app, gate=gate_with())
     with pytest.raises(ConfigurationError, match="a Flask app is needed"):
         authz403.flask.init_app(page(), gate=gate_with())  # type: ignore[arg-type]  # what is refused
+    for gate in (None, 5, Gate):
+        with pytest.raises(ConfigurationError, match="a Gate, or a function"):
+            authz403.flask.init_app(Flask("bare"), gate=gate)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(ConfigurationError, match="it has no gate"):
         authz403.flask.meet(Flask("bare"))
 

@@ -33,6 +33,8 @@ def init_app(app: flask.Flask, *, gate: Gate | Callable[[], Gate]) -> None:
         mistakes.add("app", type(app).__name__, "a Flask app is needed; for others, authz403.wsgi has AuthzMiddleware")
     elif _EXTENSION in app.extensions:
         mistakes.add("app", app.name, "it has a gate already; call init_app once")
+    if isinstance(gate, type) or not (isinstance(gate, Gate) or callable(gate)):
+        mistakes.add("gate", gate, "a Gate, or a function that returns one, is needed")
     mistakes.raise_if_any()
     routes = FlaskRoutes(app)
     _Door(app, routes)
