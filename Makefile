@@ -57,7 +57,7 @@ fuzz: .venv/.stamp
 
 # What the suite does with uvicorn and gunicorn, with the other servers, which have an environment of their own.
 test-servers: .servers/.stamp
-	.servers/bin/python -m pytest --no-cov --quiet -m servers \
+	.servers/bin/python -m pytest --no-cov --quiet -m servers $(IN_PARALLEL) \
 		tests/test_bypass_sockets.py tests/test_wsgi_servers.py tests/test_wsgi_load.py tests/test_parity_servers.py $(ARGS)
 
 .servers/.stamp: pyproject.toml requirements/servers.txt $(UV)
