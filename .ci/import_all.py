@@ -6,8 +6,8 @@ import sys
 
 import authz403
 
-MUST = {"authz403.asgi", "authz403.client"}
-EXTRAS = {"click", "django", "fastapi", "flask", "pytest", "uvicorn", "websockets"}
+MUST = {"authz403.asgi", "authz403.client", "authz403.wsgi"}
+EXTRAS = {"asgiref", "click", "django", "fastapi", "flask", "pytest", "uvicorn", "websockets"}
 
 imported: set[str] = set()
 failed: list[str] = []
