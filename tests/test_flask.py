@@ -321,6 +321,20 @@ def test_a_denial_in_a_view_is_our_refusal_whatever_handlers_there_are(
     assert events[0]["facts"]
 
 
+@pytest.mark.parametrize("name", ["handle_user_exception", "handle_exception"])
+def test_an_extension_that_answers_every_exception_answers_no_denial(name: str) -> None:
+    """Some put themselves before the handlers of an app, as the gate does."""
+    app = app_of(("/", public(functools.partial(of_owner))))
+    closed: list[str] = []
+    answer = flask.Response("swallowed", status=500)
+    answer.call_on_close(lambda: closed.append("closed"))
+    setattr(app, name, lambda _: answer)
+    with listening() as events:
+        told = asked(app)
+    assert (told.status, told.reason, closed[:1]) == (403, "not_owner", ["closed"])
+    assert [event["reason"] for event in events] == ["not_owner"]
+
+
 @pytest.mark.parametrize("where", ["before_request", "after_request", "url_value_preprocessor"])
 def test_a_denial_from_around_a_view_is_our_refusal(where: str) -> None:
     """Functions of the app may refuse as views do."""

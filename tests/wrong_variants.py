@@ -457,8 +457,8 @@ VARIANTS: Final = (
     Variant(
         "hands Flask what was judged of another request",
         "flask.py",
-        "if judged.adapter is not None and judged.seen == what_counts(request.environ):",
-        "if judged.adapter is not None:",
+        "if judged is not None and judged.adapter is not None and judged.seen == what_counts(request.environ):",
+        "if judged is not None and judged.adapter is not None:",
         ("test_flask.py::test_a_middleware_that_changes_what_no_route_looks_at_is_left_alone",),
     ),
     Variant(
@@ -487,7 +487,7 @@ VARIANTS: Final = (
         "flask.py",
         "        if denied is None and not isinstance(error, RouteMismatch):\n            return error",
         "        if True:\n            return error",
-        ("test_flask.py::test_a_denial_in_a_view_is_our_refusal_whatever_handlers_there_are",),
+        ("test_flask.py::test_a_denial_from_around_a_view_is_our_refusal",),
     ),
     Variant(
         "lets Django run another view than was judged",
@@ -523,5 +523,12 @@ VARIANTS: Final = (
         "        request.resolver_match = None\n        self._hide",
         "        request.principal = ticket.own.principal\n        self._hide",
         ("test_django.py::test_a_view_that_refuses_in_a_concealed_place_is_missing",),
+    ),
+    Variant(
+        "leaves a denial to an extension that answers for a Flask app",
+        "wsgi.py",
+        "            if answering.denied is not None:\n",
+        "            if False:\n",
+        ("test_flask.py::test_an_extension_that_answers_every_exception_answers_no_denial",),
     ),
 )

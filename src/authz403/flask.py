@@ -104,7 +104,12 @@ class _Door:
             told = None if judged is None else self._mismatch(request, judged)
             if told is not None:
                 ticket.mismatched(f"{told}: {request.method} {request.path}")
-        return self._beneath["dispatch_request"](*context)
+        try:
+            return self._beneath["dispatch_request"](*context)
+        except Exception as error:
+            if denial_in(error) is not None:
+                request.environ[TICKETS][0].denied = error  # extensions answer exceptions before the app can
+            raise
 
     def handle_user_exception(self, *context_and_error: Any) -> object:  # noqa: ANN401 - Flask 3.2 puts its context first
         """Answer an exception that is the app's own matter; a refusal is the gate's, whatever handlers there are."""
@@ -134,6 +139,7 @@ class _Door:
             request.url_rule = request.view_args = None
             request.routing_exception = missing = NotFound()
             flask.g.principal = request.environ[PRINCIPAL] = ANONYMOUS
+            request.environ[TICKETS][0].denied = None
             return missing
         raise error
 

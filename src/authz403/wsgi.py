@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from threading import Lock
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol
 
 from authz403.checks import current
 from authz403.endpoint import Asked, Routes, Walked
@@ -56,17 +56,20 @@ class Ticket:
 
     `outcome` is that of the outermost gate, where gates further in leave what they said; `own` is that of this gate.
     `answer` is what the routes left there when they were asked. On the outermost ticket, `speaker` is the outcome that
-    checks in the app speak of, and `conceals` says that a gate further in hides the route.
+    checks in the app speak of, `conceals` says that a gate further in hides the route, and `denied` is a refusal from
+    inside that something in between may take for a crash.
     """
 
-    __slots__ = ("answer", "conceals", "met", "outcome", "own", "speaker")
+    __slots__ = ("answer", "conceals", "denied", "met", "outcome", "own", "speaker")
+
+    denied: Exception | None
 
     def __init__(self, met: _Met, outermost: Outcome, own: Outcome, answer: list[object]) -> None:
         self.met = met
         self.outcome = outermost
         self.own = self.speaker = own
         self.answer = answer
-        self.conceals = False
+        self.conceals, self.denied = False, None
 
     def mismatched(self, told: str) -> None:
         """Note that the app would run something else than was decided on; raises, unless the gate only reports."""
@@ -168,6 +171,8 @@ class AuthzMiddleware:
         token = current.set(outcome)
         try:
             body = self._run(outcome, environ, answering.start)
+            if answering.denied is not None:
+                _raise_instead_of(body, answering.denied)
         except Exception as error:  # noqa: BLE001 - raised again, unless it is for the gate to answer
             body = answering.failed(error)
         finally:
@@ -254,7 +259,7 @@ class _Answering(Ticket):
         self.met = met  # not by super(), which every request would pay for
         self.outcome = self.own = self.speaker = outcome
         self.answer = answer
-        self.conceals = False
+        self.conceals, self.denied = False, None
         self._environ = environ
         self._start_response = start_response
 
@@ -359,6 +364,14 @@ def hides(environ: Environ, denied: AccessDenied) -> bool:
         return False
     outermost.met.gate.denied_by_app(outcome, denied, conceals=outermost.conceals)
     return outcome.response is None
+
+
+def _raise_instead_of(body: Iterable[bytes], denied: Exception) -> NoReturn:
+    """Raise a refusal in the place of what something in between made of it."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+    raise denied
 
 
 _WHOLE: Final = frozenset({list, tuple})
