@@ -260,6 +260,38 @@ def test_each_method_of_a_class_has_its_own_mark(by: str, kind: str) -> None:
     assert asked(app, by, method="OPTIONS", headers=ADA).reason == "no_policy"
 
 
+@requires(authenticated)
+class Mixed(ViewSet):
+    """A view set with methods that REST framework calls by their own names, besides its action."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def create(self, request: DrfRequest) -> DrfResponse:
+        return DrfResponse("posted")
+
+    @requires(scopes("a"))
+    def get(self, request: DrfRequest) -> DrfResponse:
+        return DrfResponse("got")
+
+    @requires(scopes("a"))
+    def options(self, request: DrfRequest) -> DrfResponse:
+        return DrfResponse("told")
+
+
+@both
+def test_a_method_of_a_view_set_that_is_no_action_has_its_own_mark(by: str) -> None:
+    """It is called all the same, and coverage lists it."""
+    app = app_of(("/", Mixed.as_view({"post": "create"})))
+    assert "posted" in text(asked(app, by, method="POST", headers=bearer()))
+    for method, told in (("GET", "got"), ("OPTIONS", "told")):
+        assert asked(app, by, method=method, headers=bearer()).reason == "insufficient_scope"
+        assert told in text(asked(app, by, method=method, headers=ADA))
+    with override_settings(**app.settings):
+        rows = gate_with().coverage(WSGIHandler())
+    assert [row.method for row in rows] == ["GET", "OPTIONS", "POST"]
+
+
 @both
 def test_a_method_in_another_case_stands_under_the_rule_of_that_method(by: str) -> None:
     """Django runs the view of GET for `get`."""

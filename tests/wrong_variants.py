@@ -504,6 +504,13 @@ VARIANTS: Final = (
         ("test_django.py::test_each_method_of_a_class_has_its_own_mark",),
     ),
     Variant(
+        "forgets the marks on the methods of a view set that are no actions",
+        "django_routes.py",
+        "called = {**{name: name for name in _handlers_of(kind)}, **actions}",
+        "called = actions",
+        ("test_django.py::test_a_method_of_a_view_set_that_is_no_action_has_its_own_mark",),
+    ),
+    Variant(
         "takes a denial by Django's middleware for a crash",
         "django.py",
         "        ticket.denied = denial_in(error)",

@@ -254,9 +254,15 @@ def _actions_of(view: object) -> dict[str, str] | None:
 
 def _marks_of_actions(kind: type, actions: Mapping[str, str]) -> dict[str, tuple[Mark, ...]]:
     """Return the marks on the methods of a view set, by the HTTP method that calls each."""
-    found = {method.upper(): marks_of(getattr(kind, name, None)) for method, name in actions.items()}
-    found.setdefault("HEAD", found.get("GET", ()))
+    called = {**{name: name for name in _handlers_of(kind)}, **actions}
+    found = {method.upper(): marks_of(getattr(kind, name, None)) for method, name in called.items()}
+    found["HEAD"] = (*found.get("HEAD", ()), *found.get("GET", ()))
     return {method: marks for method, marks in found.items() if marks}
+
+
+def _handlers_of(kind: type) -> Iterator[str]:
+    """Yield the names of the methods of a class that Django calls by the name of the HTTP method."""
+    yield from (name for name in getattr(kind, "http_method_names", ()) if hasattr(kind, name))
 
 
 def _functions_in(kind: type) -> Iterator[object]:
@@ -269,13 +275,10 @@ def _functions_in(kind: type) -> Iterator[object]:
 
 def _methods_of(view: object) -> tuple[frozenset[str] | None, frozenset[str]]:
     """Return the methods that a class-based view serves, and those that its framework answers; a function takes any."""
-    kind, actions = _class_of(view), _actions_of(view)
+    kind = _class_of(view)
     if kind is None:
         return None, frozenset()
-    if actions is not None:
-        names = set(actions)
-    else:
-        names = {name for name in getattr(kind, "http_method_names", ()) if hasattr(kind, name)}
+    names = {*_handlers_of(kind), *(_actions_of(view) or ())}
     answered = frozenset({"OPTIONS"} if _is_answered(kind) else ())
     return frozenset(name.upper() for name in (*names, *(["head"] if "get" in names else []))) - answered, answered
 
