@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 View_ = Callable[..., Any]
 Answer = Any
 ADA = bearer(scope="a b")
+ORDINARY = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})  # the validator warns of any other
 _DENIED = False
 both = pytest.mark.parametrize("by", ["wsgi", "asgi"])
 
@@ -72,7 +73,7 @@ both = pytest.mark.parametrize("by", ["wsgi", "asgi"])
 def asked(app: DjangoApp, by: str, where: str = "/", method: str = "GET", **more: Any) -> Answer:  # noqa: ANN401 - as environ_of takes them
     """Send one request by WSGI or ASGI."""
     if by == "wsgi":
-        return wsgi_made.ask(app, environ_of(where, method, **more), is_validated=method.isupper())
+        return wsgi_made.ask(app, environ_of(where, method, **more), is_validated=method in ORDINARY)
     answer: AsgiAnswer = drive(app.asgi, scope_of(where, method, **more), BODYLESS)
     return answer
 
@@ -298,6 +299,14 @@ def test_a_method_in_another_case_stands_under_the_rule_of_that_method(by: str) 
     app = app_of(("/", saying()), gate=gate_with(rules=[Rule("GET", "/", scopes("z")), Rule("*", "/", anyone)]))
     assert asked(app, by, method="get").status == 401
     assert text(asked(app, by, method="get", headers=bearer(scope="z"))) == "hello"
+
+
+@both
+def test_a_method_that_a_client_invents_is_no_handshake(by: str) -> None:
+    """A rule for WebSockets, of another app behind the same gate, opens nothing."""
+    rules = [Rule("WEBSOCKET", "/live", anyone), Rule("GET", "/live", authenticated)]
+    app = app_of(("/live", saying()), gate=gate_with(rules=rules, shared=True))
+    assert asked(app, by, "/live", "WEBSOCKET").reason == "no_policy"
 
 
 # ---- who asks

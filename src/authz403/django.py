@@ -170,14 +170,13 @@ class AuthzMiddleware:
     def _facts(self, request: HttpRequest) -> AccessRequest:
         """Read the facts of a request, as middleware further out has left them."""
         meta = request.META
+        if meta["REQUEST_METHOD"].upper() != request.method:
+            meta = {**meta, "REQUEST_METHOD": request.method}
         facts = access_request(meta, self._wanted)
-        method = facts.method if facts.method.upper() == request.method else request.method or ""
         if hasattr(request, "environ"):
-            return facts._replace(method=method, path=request.path_info)
+            return facts._replace(path=request.path_info)
         peer_rewritten = meta.get("REMOTE_PORT") == 0 and "x-forwarded-for" in facts.fields  # as uvicorn leaves it
-        return facts._replace(
-            method=method, path=request.path_info, peer=meta.get("REMOTE_ADDR"), peer_rewritten=peer_rewritten
-        )
+        return facts._replace(path=request.path_info, peer=meta.get("REMOTE_ADDR"), peer_rewritten=peer_rewritten)
 
     def _refused(self, request: HttpRequest, outer: Outcome | None, outcome: Outcome) -> HttpResponseBase:
         """Answer a request that is not let in."""
