@@ -35,6 +35,7 @@ from starlette.routing import Mount
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import authz403.asgi
+import authz403.django
 import authz403.wsgi
 from authz403 import (
     AccessDenied,
@@ -727,6 +728,35 @@ class Changes:
         return self.get_response(request)
 
 
+class Passing(Changes):
+    """Middleware that changes nothing."""
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
+        return self.get_response(request)
+
+
+class Blocking:
+    """Middleware that knows no event loop."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+
+class ChangesLate(Changes):
+    """Middleware that does so when Django has found the view, as those do that let a header override the method."""
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_: object) -> None:
+        from django.conf import settings  # noqa: PLC0415 - of now
+
+        settings.CHANGE(request)
+
+
 OTHER: View_ = public(saying("other"))
 CHANGES: dict[str, Callable[[HttpRequest], object]] = {
     "path": lambda request: setattr(request, "path_info", "/closed"),
@@ -757,11 +787,12 @@ def changed_app(ran: list[str], middleware: list[str], change: str, **options: A
 
 @both
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("late", ["Changes", "ChangesLate"])
 @pytest.mark.parametrize("report_only", [False, True], ids=["enforcing", "reporting"])
-def test_another_request_than_was_judged_runs_nothing(by: str, change: str, report_only: bool) -> None:  # noqa: FBT001 - a row
-    """Whatever middleware inside the gate does: 500 `route_mismatch`."""
+def test_another_request_than_was_judged_runs_nothing(by: str, change: str, late: str, report_only: bool) -> None:  # noqa: FBT001 - a row
+    """Whatever middleware inside the gate does, and when: 500 `route_mismatch`."""
     ran: list[str] = []
-    app = changed_app(ran, [OURS, "tests.test_django.Changes"], change, dangerously_report_only=report_only)
+    app = changed_app(ran, [OURS, f"tests.test_django.{late}"], change, dangerously_report_only=report_only)
     with listening() as events:
         answer = asked(app, by, "/orders/ada", headers=bearer())
     assert [event["reason"] for event in events] == ["route_mismatch"]
@@ -769,6 +800,23 @@ def test_another_request_than_was_judged_runs_nothing(by: str, change: str, repo
         assert answer.status == 200
     else:
         assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
+
+
+@both
+@pytest.mark.parametrize("inner", [("Passing",), ("Blocking", "Passing"), ("Passing", "Blocking")], ids=" ".join)
+def test_the_last_look_is_there_whatever_middleware_runs_in_threads(by: str, inner: tuple[str, ...]) -> None:
+    """Django adapts each middleware to what stands around it."""
+    ran: list[str] = []
+    around = [f"tests.test_django.{name}" for name in inner]
+    app = changed_app(ran, [*around, OURS, *around, "tests.test_django.ChangesLate"], "method")
+    answer = asked(app, by, "/orders/ada", headers=bearer())
+    assert (answer.status, answer.reason, ran) == (500, "route_mismatch", [])
+
+
+def test_the_middleware_is_made_by_djangos_handler_alone() -> None:
+    """Whoever else calls it could run views that nobody holds to what was decided."""
+    with override_settings(AUTHZ403_GATE=gate_with()), pytest.raises(ConfigurationError, match="MIDDLEWARE"):
+        authz403.django.AuthzMiddleware(saying())
 
 
 @both

@@ -497,6 +497,13 @@ VARIANTS: Final = (
         ("test_django.py::test_another_request_than_was_judged_runs_nothing",),
     ),
     Variant(
+        "looks at a request before the last of Django's middleware",
+        "django.py",
+        'looks.append(look_by_loop if frame.f_locals["is_async"] else look)',
+        "pass",
+        ("test_django.py::test_another_request_than_was_judged_runs_nothing",),
+    ),
+    Variant(
         "forgets the marks on the actions of a view set",
         "django_routes.py",
         "by_method = _marks_of_actions(kind, actions) if actions is not None else marks_by_method(kind)",

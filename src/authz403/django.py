@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
+from django.core.handlers.base import BaseHandler
 from django.core.handlers.exception import response_for_exception
 from django.core.signals import got_request_exception
 from django.http import Http404, HttpResponse
@@ -87,6 +89,7 @@ class AuthzMiddleware:
         self.process_view = self._view_by_loop if self._is_async else self._view
         if self._is_async:
             markcoroutinefunction(self)
+        _look_last(self._held, self._held_by_loop)
         got_request_exception.connect(_note_denied, dispatch_uid=_TICKET)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
@@ -141,6 +144,20 @@ class AuthzMiddleware:
         return response
 
     def _view(self, request: HttpRequest, view: Callable[..., object], *_: object) -> HttpResponseBase | None:
+        """Let a request go on to its view, with the user that Django is to know."""
+        response = self._held(request, view)
+        ticket: _Ticket | None = getattr(request, _TICKET, None)
+        if response is None and ticket is not None and ticket.own.principal is not None and self._user_of is not None:
+            # Here, as AuthenticationMiddleware has written its own by now.
+            _set_user(request, ticket.own.principal, self._user_of)
+        return response
+
+    async def _view_by_loop(
+        self, request: HttpRequest, view: Callable[..., object], *_: object
+    ) -> HttpResponseBase | None:
+        return self._view(request, view)
+
+    def _held(self, request: HttpRequest, view: Callable[..., object], *_: object) -> HttpResponseBase | None:
         """Let a view run, if it is the one that was judged."""
         ticket: _Ticket | None = getattr(request, _TICKET, None)
         if ticket is None:
@@ -156,16 +173,12 @@ class AuthzMiddleware:
             outcome = self._gate.broken(ticket.outcome, Reason.ROUTE_MISMATCH, told)
             if outcome.response is not None:
                 return _as_django(outcome.response, request)
-        principal = ticket.own.principal
-        if self._user_of is not None and isinstance(principal, Principal):
-            # Here, as AuthenticationMiddleware has written its own by now.
-            _set_user(request, principal, self._user_of)
         return None
 
-    async def _view_by_loop(
-        self, request: HttpRequest, view: Callable[..., object], *more: object
+    async def _held_by_loop(
+        self, request: HttpRequest, view: Callable[..., object], *_: object
     ) -> HttpResponseBase | None:
-        return self._view(request, view, *more)
+        return self._held(request, view)
 
     def _facts(self, request: HttpRequest) -> AccessRequest:
         """Read the facts of a request, as middleware further out has left them."""
@@ -310,6 +323,25 @@ class _Missing:
 
     def __str__(self) -> str:
         return str(getattr(self._original, "__name__", self._original))
+
+
+def _look_last(look: Callable[..., object], look_by_loop: Callable[..., object]) -> None:
+    """Let Django's handler look at each request right before its view runs, whatever middleware made of it till then.
+
+    Middleware further in may change a request in its `process_view`, which comes after that of the gate. Only the
+    handler, which is making the middleware, knows when all of them have had it.
+    """
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to learn who calls
+    while frame is not None:
+        handler = frame.f_locals.get("self")
+        if isinstance(handler, BaseHandler) and "is_async" in frame.f_locals:
+            looks: list[Callable[..., object]] = handler._view_middleware  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to be the last
+            looks.append(look_by_loop if frame.f_locals["is_async"] else look)
+            return
+        frame = frame.f_back
+    mistakes = Mistakes("AuthzMiddleware")
+    mistakes.add_secret("get_response", "nobody would hold views to what was decided; write it into MIDDLEWARE")
+    mistakes.raise_if_any()
 
 
 def _as_missing(request: HttpRequest) -> ResolverMatch:
