@@ -19,9 +19,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.core.management import call_command
+from django.core.signals import request_finished
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path, re_path, reverse
+from django.utils.asyncio import async_unsafe
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
@@ -61,6 +63,8 @@ from tests.parity_cases import CORS
 from tests.wsgi_made import environ_of, page
 
 if TYPE_CHECKING:
+    from starlette.types import Message
+
     from tests.apps_made import Answer as AsgiAnswer
 
 View_ = Callable[..., Any]
@@ -277,7 +281,7 @@ class Mixed(ViewSet):
         return DrfResponse("got")
 
     @requires(scopes("a"))
-    def options(self, request: DrfRequest) -> DrfResponse:
+    def options(self, request: DrfRequest, *_: object, **__: object) -> DrfResponse:  # type: ignore[override]  # its own request
         return DrfResponse("told")
 
 
@@ -485,6 +489,84 @@ def test_a_denial_rolls_back_what_the_request_wrote() -> None:
     finally:
         connection.settings_dict["ATOMIC_REQUESTS"] = False
     assert not ContentType.objects.filter(app_label="shop").exists()
+
+
+class RaisingByLoop:
+    """Middleware of coroutines that refuses by itself."""
+
+    sync_capable = False
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        return of_owner(request)
+
+
+@both
+@pytest.mark.parametrize("name", ["Raising", "RaisingByLoop"])
+def test_the_page_for_what_middleware_hides_may_block(by: str, name: str) -> None:
+    """As any page of Django's may, such as one that asks the database."""
+
+    @async_unsafe("not on an event loop")
+    def told() -> str:
+        return "missing"
+
+    def missing(request: HttpRequest, exception: Exception) -> HttpResponse:
+        return HttpResponse(told(), status=404)
+
+    hidden = path("hidden", requires(authenticated.concealed())(saying()))
+    project = Project([hidden], handler404=missing)
+    app = DjangoApp(project, gate_with(), middleware=[OURS, f"tests.test_django.{name}"])
+    answer = asked(app, by, "/hidden", headers=bearer())
+    assert (answer.status, text(answer)) == (404, "missing")
+    assert "no-store" in str(answer.headers)
+
+
+@both
+def test_a_request_that_middleware_refuses_is_finished_once(by: str) -> None:
+    """Django gives back what belongs to a request when it is."""
+    finished: list[object] = []
+
+    def note(**told: object) -> None:
+        finished.append(told)
+
+    request_finished.connect(note)
+    try:
+        app = app_of(("/", public(saying())), middleware=[OURS, "tests.test_django.Raising"])
+        assert asked(app, by).reason == "not_owner"
+    finally:
+        request_finished.disconnect(note)
+    assert len(finished) == 1
+
+
+def test_a_request_whose_client_goes_away_has_its_event() -> None:
+    """Django ends the view then."""
+    begun = asyncio.Event()
+
+    @public
+    async def view(request: HttpRequest) -> HttpResponse:
+        begun.set()
+        await asyncio.Event().wait()
+        return HttpResponse("never")
+
+    messages: Iterator[Message] = iter(BODYLESS)
+
+    async def receive() -> Message:
+        message = next(messages, None)
+        if message is None:
+            await begun.wait()
+        return message or {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    app = app_of(("/", view))
+    with listening() as events, override_settings(**app.settings):
+        asyncio.run(ASGIHandler()(scope_of(), receive, send))  # type: ignore[arg-type]  # ASGI as Starlette types it
+    assert [event["event"] for event in events] == ["authz.allowed"]
 
 
 @both

@@ -525,6 +525,13 @@ VARIANTS: Final = (
         ("test_django.py::test_a_denial_from_inside_is_our_refusal",),
     ),
     Variant(
+        "makes Django's page for what is concealed on the event loop",
+        "django.py",
+        "await sync_to_async(self._refusal, thread_sensitive=False)(request, ticket)",
+        "self._refusal(request, ticket)",
+        ("test_django.py::test_the_page_for_what_middleware_hides_may_block",),
+    ),
+    Variant(
         "tells of a concealed view by Django's redirect to its slash",
         "django_routes.py",
         'if settings.APPEND_SLASH and not found.path.endswith("/"):',

@@ -105,14 +105,17 @@ class AuthzMiddleware:
         if step.response is not None:
             return self._refused(request, outer, step)
         ticket = self._let_in(asked, outer, step)
+        response: HttpResponseBase | None = None
         token = current.set(step)
         try:
-            response: HttpResponseBase = self.get_response(request)
-        except Exception as error:  # noqa: BLE001 - raised again, unless it is a refusal
-            response = self._failed(request, ticket, error)
+            response = self.get_response(request)
+        except BaseException as error:  # noqa: BLE001 - raised again, unless it is a refusal
+            self._failed(ticket, error)
         finally:
             current.reset(token)
-        return self._finished(request, ticket, response)
+        if response is None or ticket.denied is not None:
+            response = self._refusal(request, ticket)
+        return self._finished(ticket, response)
 
     async def _by_loop(self, request: HttpRequest) -> HttpResponseBase:
         outer = _outer(request)
@@ -123,14 +126,18 @@ class AuthzMiddleware:
         if step.response is not None:
             return self._refused(request, outer, step)
         ticket = self._let_in(asked, outer, step)
+        response: HttpResponseBase | None = None
         token = current.set(step)
         try:
-            response: HttpResponseBase = await self.get_response(request)
-        except Exception as error:  # noqa: BLE001 - raised again, unless it is a refusal
-            response = self._failed(request, ticket, error)
+            response = await self.get_response(request)
+        except BaseException as error:  # noqa: BLE001 - raised again, unless it is a refusal
+            self._failed(ticket, error)
         finally:
             current.reset(token)
-        return self._finished(request, ticket, response)
+        if response is None or ticket.denied is not None:
+            # As Django makes its own pages, which may block.
+            response = await sync_to_async(self._refusal, thread_sensitive=False)(request, ticket)
+        return self._finished(ticket, response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer a refusal that a view raised."""
@@ -213,13 +220,17 @@ class AuthzMiddleware:
             self._hide(request)
         return ticket
 
-    def _failed(self, request: HttpRequest, ticket: _Ticket, error: Exception) -> HttpResponseBase:
-        """Answer what Django lets through because of `DEBUG_PROPAGATE_EXCEPTIONS`, if it is a refusal."""
-        denied = denial_in(error)
-        if denied is None:
+    def _failed(self, ticket: _Ticket, error: BaseException) -> None:
+        """Note what Django lets through because of `DEBUG_PROPAGATE_EXCEPTIONS`, if it is a refusal; else raise it."""
+        ticket.denied = denial_in(error)
+        if ticket.denied is None:
             self._answered(ticket)
             raise error
-        return self._denied(request, ticket, denied) or response_for_exception(request, Http404())
+
+    def _refusal(self, request: HttpRequest, ticket: _Ticket) -> HttpResponseBase:
+        """Answer a request that middleware further in refused, which Django took for a crash."""
+        assert ticket.denied is not None  # noqa: S101 - it was refused
+        return self._denied(request, ticket, ticket.denied) or response_for_exception(request, Http404())
 
     def _denied(self, request: HttpRequest, ticket: _Ticket, denied: AccessDenied) -> HttpResponseBase | None:
         """Return the answer to a request that was refused inside; none where it must look as if nothing were there."""
@@ -241,11 +252,8 @@ class AuthzMiddleware:
                 found = self._missing[original] = _Missing(original)
             request.urlconf = found  # type: ignore[assignment]  # it may be any object, such as a module
 
-    def _finished(self, request: HttpRequest, ticket: _Ticket, response: HttpResponseBase) -> HttpResponseBase:
+    def _finished(self, ticket: _Ticket, response: HttpResponseBase) -> HttpResponseBase:
         """Put the gate's headers on an answer, and write the event."""
-        if ticket.denied is not None:
-            response.close()
-            response = self._denied(request, ticket, ticket.denied) or response_for_exception(request, Http404())
         outcome = ticket.outcome
         if ticket.is_outermost and outcome.headers:
             _put_cors(response, outcome)
