@@ -24,6 +24,8 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path, re_path, reverse
 from django.utils.asyncio import async_unsafe
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext_lazy
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
@@ -296,6 +298,43 @@ def test_a_method_of_a_view_set_that_is_no_action_has_its_own_mark(by: str) -> N
     with override_settings(**app.settings):
         rows = gate_with().coverage(WSGIHandler())
     assert [row.method for row in rows] == ["GET", "OPTIONS", "POST"]
+
+
+@both
+def test_a_mark_by_method_decorator_holds_and_costs_no_walk(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django decorates the method anew at every call, which writes the mark anew."""
+
+    class Decorated(View):
+        @method_decorator(requires(scopes("a")))
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse("got")
+
+    @method_decorator(requires(scopes("a")), name="dispatch")
+    class Whole(View):
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse("got")
+
+    app = app_of(("/method", Decorated.as_view()), ("/class", Whole.as_view()))
+    if by == "wsgi":  # by ASGI, the project starts anew at each request
+        monkeypatch.delattr("authz403.django_routes.DjangoWalk")
+    for where in ("/method", "/class"):
+        for _ in range(2):
+            assert asked(app, by, where, headers=bearer()).reason == "insufficient_scope"
+            assert text(asked(app, by, where, headers=ADA)) == "got"
+
+
+def test_a_mark_that_is_written_late_holds_from_then_on() -> None:
+    """Also where the project has served requests before, and where it conceals."""
+    view, other = saying(), public(saying())
+    app = app_of(("/", view), ("/other", other), gate=gate_with(default=anyone))
+    assert asked(app, "wsgi").status == asked(app, "wsgi", "/other").status == 200
+    requires(scopes("a"))(view)
+    assert asked(app, "wsgi").status == 401
+    assert asked(app, "wsgi", headers=ADA).status == asked(app, "wsgi", "/other").status == 200
+    requires(scopes("c").concealed())(other)
+    answer = asked(app, "wsgi", "/other", headers=ADA)
+    assert (answer.status, answer.header("cache-control")) == (404, "no-store")
+    assert asked(app, "wsgi", "/missing").header("cache-control") == "no-store"
 
 
 @both
@@ -766,6 +805,20 @@ def test_what_chooses_a_language_stands_before_the_gate() -> None:
     app = DjangoApp(urls, gate_with(), middleware=[locale, OURS])
     assert text(asked(app, "wsgi", "/de/in/")) == "hello"
     assert asked(DjangoApp(urls[:0], gate_with(), middleware=[OURS, locale]), "wsgi").status == 404
+
+
+def test_a_route_that_is_translated_stands_under_the_rules_for_all_its_paths() -> None:
+    """Each language has a path of its own, which rules may name."""
+    urls = [path(gettext_lazy("Yes"), saying("agreed"))]  # a word that Django itself can translate
+    gate = gate_with(rules=[Rule("GET", "/Ja", scopes("a")), Rule("GET", "/Yes", scopes("b"))])
+    locale = "django.middleware.locale.LocaleMiddleware"
+    with pytest.raises(ConfigurationError, match="write it before AuthzMiddleware"):
+        DjangoApp(urls, gate, middleware=[OURS, locale])
+    app = DjangoApp(urls, gate, middleware=[locale, OURS])
+    for language, where, scope in (("de", "/Ja", "a"), ("en", "/Yes", "b")):
+        spoken = {"Accept-Language": language}
+        assert asked(app, "wsgi", where, headers=spoken).status == 401
+        assert text(asked(app, "wsgi", where, headers={**spoken, **bearer(scope=scope)})) == "agreed"
 
 
 def test_cors_middleware_inside_the_gate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -525,6 +525,13 @@ VARIANTS: Final = (
         ("test_django.py::test_a_denial_from_inside_is_our_refusal",),
     ),
     Variant(
+        "keeps what it knows of a view that is marked later",
+        "django_routes.py",
+        "if known.written == WRITTEN.count:",
+        "if True:",
+        ("test_django.py::test_a_mark_that_is_written_late_holds_from_then_on",),
+    ),
+    Variant(
         "makes Django's page for what is concealed on the event loop",
         "django.py",
         "await sync_to_async(self._refusal, thread_sensitive=False)(request, ticket)",

@@ -72,7 +72,6 @@ class DjangoRoutes:
     def __init__(self) -> None:
         self.walk = DjangoWalk()
         self._known: dict[tuple[int, str], Known] = {}
-        self._written = WRITTEN.count
 
     def find(self, asked: Asked[HttpRequest]) -> tuple[Found, Mapping[str, object]]:
         """Return what Django would do with a request, and leave in `asked.answer` what it said."""
@@ -87,18 +86,21 @@ class DjangoRoutes:
         return known.found, match.kwargs
 
     def _known_of(self, match: ResolverMatch) -> Known:
-        if self._written != WRITTEN.count:
-            self.walk, self._written = DjangoWalk(), WRITTEN.count
-            self._known.clear()
+        """Return what is known of a view at its route, looked at again where marks were written since."""
         key = (id(match.func), match.route)
-        known = self.walk.known.get(key) or self._known.get(key)
-        if known is None or known.view is not match.func:
+        known = self._known.get(key) or self.walk.known.get(key)
+        if known is not None and known.view is match.func:
+            if known.written == WRITTEN.count:
+                return known
+            found = known.again()
+        else:
             # Of a URLconf that middleware chose, or a prefix that depends on the language.
-            known = _known(match.func, f"/{match.route}", EVERYTHING, None)
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = known
-        return known
+            found = _known(match.func, f"/{match.route}", EVERYTHING, None)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = found
+        self.walk.note_marks(found.endpoint)
+        return found
 
     def _untaken(self, found: Judged) -> Found:
         """Return what holds where nothing is found: a redirect to another path would tell what is there."""
@@ -115,12 +117,23 @@ class DjangoRoutes:
 
 
 class Known(NamedTuple):
-    """What was found out about one view at one route, and the route's parameter that takes slashes."""
+    """What was found out about one view at one route, and the route's parameter that takes slashes.
 
-    view: object
+    `written` is how many marks there were by then: Django's `method_decorator` writes the same ones at every call.
+    """
+
+    view: Callable[..., object]
     endpoint: Endpoint
     found: Found
     path_param: str | None
+    written: int
+
+    def again(self) -> Known:
+        """Return what is known of the same view now; where its marks are the same, its policies stay as they are."""
+        endpoint = self.endpoint
+        now = _known(self.view, endpoint.route, endpoint.pattern, self.path_param)
+        is_same = (now.endpoint.marks, now.endpoint.by_method) == (endpoint.marks, endpoint.by_method)
+        return self._replace(written=now.written) if is_same else now
 
 
 class DjangoWalk:
@@ -140,7 +153,11 @@ class DjangoWalk:
             self.known.setdefault((id(pattern.callback), path.route), known)
             methods, answered = _methods_of(pattern.callback)
             self.served.append(Served(path.pattern, methods, known.endpoint, params, answered=answered))
-            self.conceals = self.conceals or any(mark.requirement.conceals for mark in known.endpoint.all_marks())
+            self.note_marks(known.endpoint)
+
+    def note_marks(self, endpoint: Endpoint) -> None:
+        """Note whether the marks of an endpoint conceal it."""
+        self.conceals = self.conceals or any(mark.requirement.conceals for mark in endpoint.all_marks())
 
     def misplaced(self) -> Mistakes:
         """Return the middleware that must not stand inside of the gate, and does."""
@@ -154,7 +171,7 @@ class DjangoWalk:
             )
             mistakes.add("MIDDLEWARE", _CORS, why)
         if self.has_languages and _LOCALE in names[own:]:
-            why = "i18n_patterns(...) depend on the language that it chooses; write it before AuthzMiddleware"
+            why = "paths depend on the language that it chooses; write it before AuthzMiddleware"
             mistakes.add("MIDDLEWARE", _LOCALE, why)
         return mistakes
 
@@ -162,7 +179,7 @@ class DjangoWalk:
         self, resolver: URLResolver, path: _Path, params: frozenset[str]
     ) -> Iterator[tuple[URLPattern, _Path, frozenset[str]]]:
         for entry in resolver.url_patterns:
-            self.has_languages = self.has_languages or isinstance(entry.pattern, LocalePrefixPattern)
+            self.has_languages = self.has_languages or _depends_on_language(entry.pattern)
             further = path.further(entry.pattern)
             named = params.union(entry.pattern.converters, getattr(entry.pattern, "regex", _NO_REGEX).groupindex)
             if isinstance(entry, URLResolver):
@@ -194,7 +211,7 @@ class _Path(NamedTuple):
         """Return the way through one more pattern."""
         text = str(pattern)
         route = self.route + text.removeprefix("^") if self.route else text
-        if self.is_open or not isinstance(pattern, RoutePattern):
+        if self.is_open or not isinstance(pattern, RoutePattern) or _depends_on_language(pattern):
             return self._replace(route=route, is_open=True)
         return _Path(route, self.plain + text, {**self.converters, **pattern.converters})
 
@@ -219,6 +236,12 @@ class _Path(NamedTuple):
         return taking[0] if len(taking) == 1 and not self.is_open else None
 
 
+def _depends_on_language(pattern: RegexPattern | RoutePattern | LocalePrefixPattern) -> bool:
+    """Tell whether a pattern stands for another path in each language: by a prefix, or as a text that is translated."""
+    text = getattr(pattern, "_route", getattr(pattern, "_regex", None))
+    return isinstance(pattern, LocalePrefixPattern) or not isinstance(text, str)
+
+
 # As Django writes it: <name>, <converter:name>
 _PARAMETER: Final = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
 _NAMES: Final = re.compile("\0([^\0]+)\0")
@@ -230,6 +253,7 @@ def _as_segment(found: re.Match[str]) -> str:
 
 def _known(view: Callable[..., object], label: str, pattern: PathPattern, path_param: str | None) -> Known:
     """Return what is known of a view."""
+    written = WRITTEN.count  # before the marks are read: another thread may write more
     kind, actions = _class_of(view), _actions_of(view)
     marks: list[Mark] = [*marks_of(view)]
     by_method: dict[str, tuple[Mark, ...]] = {}
@@ -237,7 +261,7 @@ def _known(view: Callable[..., object], label: str, pattern: PathPattern, path_p
         marks += [*marks_of(kind), *(mark for function in _functions_in(kind) for mark in marks_of(function))]
         by_method = _marks_of_actions(kind, actions) if actions is not None else marks_by_method(kind)
     endpoint = Endpoint(label, name_of(view), distinct(marks), by_method, resolves_paths=pattern.below, pattern=pattern)
-    return Known(view, endpoint, Found(endpoint), path_param)
+    return Known(view, endpoint, Found(endpoint), path_param, written)
 
 
 def _class_of(view: object) -> type | None:
@@ -270,7 +294,7 @@ def _functions_in(kind: type) -> Iterator[object]:
     for method in getattr(kind, "http_method_names", ()):
         handler = vars(kind).get(method)
         if getattr(handler, "__module__", None) == "rest_framework.decorators" and inspect.isfunction(handler):
-            yield inspect.getclosurevars(handler).nonlocals.get("func")
+            yield inspect.getclosurevars(handler).nonlocals["func"]
 
 
 def _methods_of(view: object) -> tuple[frozenset[str] | None, frozenset[str]]:
