@@ -252,9 +252,11 @@ def seen(status: int, headers: Lines, body: bytes, events: Iterable[Mapping[str,
         if name == "vary":
             kept |= {(name, field.strip().lower()) for field in value.split(",")}
         elif name.startswith(_OF_THE_GATE) or (is_refusal and name in _OF_A_REFUSAL):
-            kept.add((name, "*" if name == "authz-decision" else value))
+            kept.add((name, "*" if name in {"authz-decision", "retry-after"} else value))
     document = _masked(json.loads(body)) if is_refusal and body else None
-    return Seen(status, frozenset(kept), document, tuple(_masked_event(event) for event in events))
+    # A warning comes from a thread of its own.
+    told = sorted((_masked_event(event) for event in events), key=lambda event: str(event["event"]))
+    return Seen(status, frozenset(kept), document, tuple(told))
 
 
 def _masked(document: Mapping[str, object]) -> Mapping[str, object]:
