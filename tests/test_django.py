@@ -30,6 +30,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 from rest_framework.decorators import api_view
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request as DrfRequest
 from rest_framework.response import Response as DrfResponse
 from rest_framework.views import APIView
@@ -57,6 +58,7 @@ from authz403 import (
     requires,
     scopes,
 )
+from authz403.django import CallerAuthentication
 from authz403.principal import Anonymous
 from tests import wsgi_made
 from tests.apps_made import BODYLESS, ORIGIN, bearer, drive, gate_with, listening, scope_of
@@ -435,6 +437,66 @@ def test_the_user_of_django_is_left_alone_unless_told(by: str, set_user: object)
             assert text(asked(app, by, where, headers=ADA)) == told
 
 
+class Changes:
+    """Middleware that makes another request of one: by the setting CHANGE, a function."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
+        from django.conf import settings  # noqa: PLC0415 - of now
+
+        settings.CHANGE(request)
+        return self.get_response(request)
+
+
+class Passing(Changes):
+    """Middleware that changes nothing."""
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
+        return self.get_response(request)
+
+
+class ByCaller(APIView):
+    """A view of REST framework that wants a user of its own."""
+
+    authentication_classes = (CallerAuthentication,)  # type: ignore[assignment]  # of no class of a framework that need not be here
+    permission_classes = (IsAuthenticated,)
+
+    @requires(optional)
+    def get(self, request: DrfRequest) -> DrfResponse:
+        assert request.auth is request.principal  # type: ignore[attr-defined]  # ours
+        return DrfResponse([str(request.user.username), str(request._request.user.username)])  # type: ignore[union-attr]  # ours
+
+
+@both
+def test_rest_framework_takes_the_user_that_was_set(by: str) -> None:
+    """For its permissions, and in the request of Django."""
+    app = app_of(("/", ByCaller.as_view()), AUTHZ403_SET_USER=user_of)
+    assert asked(app, by, headers=ADA).body == b'["ada of /","ada of /"]'
+    assert asked(app, by).status == 401
+    # A session has to show a token against forgery; this class asks for none, and so must not take its user.
+    app = app_of(
+        ("/", ByCaller.as_view()),
+        middleware=[OURS, *SESSIONS, "tests.test_django.SignedIn"],
+        SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    )
+    assert asked(app, by, headers=ADA).status == 401
+
+
+class SignedIn(Passing):
+    """Middleware that signs somebody in by a session."""
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
+        request.user = types.SimpleNamespace(username="eve", is_authenticated=True, is_active=True)  # type: ignore[assignment]  # a user
+        return self.get_response(request)
+
+
 # ---- refusals from inside
 
 
@@ -770,8 +832,9 @@ def test_everything_that_is_wrong_with_the_settings_is_told_at_once() -> None:
     for gate in ("nowhere.gate", 5, lambda: 5, "tests.test_django.ADA"):
         with pytest.raises(ConfigurationError, match="AUTHZ403_GATE"):
             DjangoApp([], gate)
-    with pytest.raises(ConfigurationError, match="a function of request and principal"):
-        DjangoApp([], gate_with(), AUTHZ403_SET_USER=5)
+    for user_of_nobody in (5, RaisingByLoop.__call__):
+        with pytest.raises(ConfigurationError, match="a function of request and principal"):
+            DjangoApp([], gate_with(), AUTHZ403_SET_USER=user_of_nobody)
 
 
 GATE = gate_with(rules=[Rule("GET", "/x", anyone)])
@@ -843,31 +906,6 @@ def test_the_plain_middlewares_refuse_django() -> None:
 
 
 # ---- only what was judged runs
-
-
-class Changes:
-    """Middleware that makes another request of one: by the setting CHANGE, a function."""
-
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
-        from django.conf import settings  # noqa: PLC0415 - of now
-
-        settings.CHANGE(request)
-        return self.get_response(request)
-
-
-class Passing(Changes):
-    """Middleware that changes nothing."""
-
-    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - an answer, or a coroutine for one
-        return self.get_response(request)
 
 
 class Blocking:

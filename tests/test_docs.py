@@ -179,6 +179,7 @@ PUBLIC: Final[Mapping[str, Sequence[str]]] = {
     "authz403": authz403.__all__,
     "authz403.fastapi": authz403.fastapi.__all__,
     "authz403.asgi": ["AuthzMiddleware"],
+    "authz403.django": ["CallerAuthentication"],
     "authz403.client": ["parse_denial"],
     "authz403.identity": ["IdentitySource"],
     "authz403.facts": ["Facts", "Rejected"],

@@ -532,6 +532,13 @@ VARIANTS: Final = (
         ("test_django.py::test_a_mark_that_is_written_late_holds_from_then_on",),
     ),
     Variant(
+        "takes the user of a session for the caller",
+        "django.py",
+        "return None if ticket is None or ticket.user is None else (ticket.user, ticket.own.principal)",
+        "return None if ticket is None else (request._request.user, ticket.own.principal)",
+        ("test_django.py::test_rest_framework_takes_the_user_that_was_set",),
+    ),
+    Variant(
         "makes Django's page for what is concealed on the event loop",
         "django.py",
         "await sync_to_async(self._refusal, thread_sensitive=False)(request, ticket)",

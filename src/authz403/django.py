@@ -26,7 +26,7 @@ from authz403.endpoint import Asked
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_in
 from authz403.fulfil import fulfilled, fulfilled_blocking
 from authz403.gate import Gate, as_gate
-from authz403.need import Need
+from authz403.need import Need, is_async
 from authz403.principal import ANONYMOUS, Principal
 from authz403.reasons import Reason
 from authz403.startup import check_app, meeting
@@ -50,10 +50,10 @@ class _Ticket:
     """What was decided on, left in the request for what stands further in.
 
     `outcome` is that of the outermost gate, `own` that of this one, which is the outermost where `is_outermost`.
-    `denied` is a refusal from inside that Django took for a crash.
+    `denied` is a refusal from inside that Django took for a crash, `user` the user of the caller, where one was set.
     """
 
-    __slots__ = ("denied", "is_outermost", "judged", "outcome", "own")
+    __slots__ = ("denied", "is_outermost", "judged", "outcome", "own", "user")
 
     def __init__(self, outermost: Outcome | None, own: Outcome, judged: Judged | None) -> None:
         self.is_outermost = outermost is None
@@ -61,6 +61,7 @@ class _Ticket:
         self.own = own
         self.judged = judged
         self.denied: AccessDenied | None = None
+        self.user: object = None
 
 
 class AuthzMiddleware:
@@ -156,7 +157,7 @@ class AuthzMiddleware:
         ticket: _Ticket | None = getattr(request, _TICKET, None)
         if response is None and ticket is not None and ticket.own.principal is not None and self._user_of is not None:
             # Here, as AuthenticationMiddleware has written its own by now.
-            _set_user(request, ticket.own.principal, self._user_of)
+            ticket.user = _set_user(request, ticket.own.principal, self._user_of)
         return response
 
     async def _view_by_loop(
@@ -222,10 +223,11 @@ class AuthzMiddleware:
 
     def _failed(self, ticket: _Ticket, error: BaseException) -> None:
         """Note what Django lets through because of `DEBUG_PROPAGATE_EXCEPTIONS`, if it is a refusal; else raise it."""
-        ticket.denied = denial_in(error)
-        if ticket.denied is None:
+        denied = denial_in(error)
+        if denied is None:
             self._answered(ticket)
             raise error
+        ticket.denied = denied
 
     def _refusal(self, request: HttpRequest, ticket: _Ticket) -> HttpResponseBase:
         """Answer a request that middleware further in refused, which Django took for a crash."""
@@ -311,6 +313,24 @@ class AuthzMiddleware:
             self._gate.denied_too_late(ticket.outcome, denied)
 
 
+class CallerAuthentication:
+    """Lets Django REST framework take the user that `AUTHZ403_SET_USER` makes for its own `request.user`.
+
+    For `DEFAULT_AUTHENTICATION_CLASSES` or `authentication_classes`; `request.auth` is the `Principal` then. Without
+    that setting, or where nobody was identified, there is no user for REST framework, either.
+    """
+
+    def authenticate(self, request: Any) -> tuple[object, Principal | None] | None:  # noqa: ANN401 - a request of a framework that need not be here
+        """Return user and principal, as REST framework asks for them."""
+        ticket: _Ticket | None = getattr(request, _TICKET, None)
+        return None if ticket is None or ticket.user is None else (ticket.user, ticket.own.principal)
+
+    def authenticate_header(self, request: object) -> str:
+        """Return the challenge of REST framework's own 401s."""
+        del request
+        return "Bearer"
+
+
 class _NeverMatches(RoutePattern):
     """A pattern that no path matches, and that adds nothing to a path that is written by `reverse`."""
 
@@ -394,14 +414,16 @@ def _put_cors(response: HttpResponseBase, outcome: Outcome) -> None:
             response.headers[name] = value
 
 
-def _set_user(request: HttpRequest, principal: Principal, user_of: UserOf) -> None:
+def _set_user(request: HttpRequest, principal: Principal, user_of: UserOf) -> object:
     """Set the user that Django knows, made when it is first asked for."""
-    request.user = SimpleLazyObject(lambda: user_of(request, principal))  # type: ignore[assignment]  # once asked for
+    user = SimpleLazyObject(lambda: user_of(request, principal))
+    request.user = user  # type: ignore[assignment]  # once asked for
 
     async def auser() -> Any:  # noqa: ANN401 - of whatever type the project's users are
         return await sync_to_async(user_of)(request, principal)
 
     request.auser = auser
+    return user
 
 
 def _configured() -> tuple[Gate, UserOf | None]:
@@ -423,10 +445,11 @@ def _configured() -> tuple[Gate, UserOf | None]:
         except ImportError as error:
             mistakes.add("AUTHZ403_SET_USER", named, str(error))
         else:
-            if callable(found):
+            if callable(found) and not is_async(found):
                 user_of = found
             else:
-                mistakes.add("AUTHZ403_SET_USER", named, "a function of request and principal is needed")
+                why = "a function of request and principal is needed, not an async one: request.user cannot wait for it"
+                mistakes.add("AUTHZ403_SET_USER", named, why)
     mistakes.raise_if_any()
     return gate, user_of
 
