@@ -66,6 +66,37 @@ def test_the_first_rule_that_fits_path_and_method_applies() -> None:
     assert decided(gate, "GET", "/").policy == "Rule(* /**): anyone"
 
 
+class SpelledOtherwise(OneRoute):
+    """The routes of an app whose only endpoint is at /a, and is served at /a/ too."""
+
+    def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
+        found, params = super().find(native)
+        return found._replace(own_path="/a"), params
+
+
+@pytest.mark.parametrize(
+    ("rules", "method", "needed"),
+    [
+        ([Rule("GET", "/a", scopes("x"))], "GET", "scopes('x')"),
+        ([Rule("GET", "/a/", scopes("x"))], "GET", "authenticated & scopes('x')"),
+        ([Rule("GET", "/a", scopes("x")), Rule("*", "/a/", anyone)], "GET", "scopes('x')"),
+        ([Rule("*", "/a/**", scopes("x"))], "GET", "scopes('x')"),
+        ([Rule("GET", "/a/", scopes("x"))], "get", "authenticated & no policy & scopes('x')"),
+        ([Rule("GET", "/a/", anyone)], "POST", "authenticated & no policy"),
+        ([], "GET", "authenticated"),
+    ],
+)
+def test_a_path_that_its_router_takes_for_another_stands_under_the_rules_for_both(
+    rules: list[Rule], method: str, needed: str
+) -> None:
+    """A slash more or less is no way around a rule, whatever was asked before."""
+    gate = gate_of(*rules, default=authenticated)
+    routes = SpelledOtherwise()
+    for _ in range(2):
+        outcome = fulfilled(gate.decide(AccessRequest(method, "/a/"), routes))
+        assert outcome.decision.policy.rpartition(": ")[2] == needed
+
+
 @pytest.mark.parametrize(
     ("pattern", "path", "fits"),
     [

@@ -116,13 +116,15 @@ class Found(NamedTuple):
 
     `endpoint` is what it would run. Where it would run nothing (its own 404, 405 or redirect), that is the group that
     lets the request in, or `None` outside of all groups that stand under something; `betrayed` is what such an answer
-    tells. `takes_dot_segments`: a path parameter of the route itself takes them.
+    tells. `takes_dot_segments`: a path parameter of the route itself takes them. `own_path` is the path as the route
+    spells it, where the router takes another spelling for the same.
     """
 
     endpoint: Endpoint | None
     place: Place = _NO_PLACE
     takes_dot_segments: bool = False
     betrayed: Betrayed | None = None
+    own_path: str | None = None
 
 
 class Served(NamedTuple):

@@ -106,6 +106,8 @@ class Rules:
     def policy_for(self, found: Found, path: str, method: str) -> Policy:
         """Return what a request must meet, given what the app's own router would do with it."""
         endpoint = found.endpoint
+        if found.own_path is not None and endpoint is not None:
+            return self._as_spelled(found._replace(own_path=None), endpoint, found.own_path, path, method)
         if endpoint is None or found.betrayed is not None or endpoint.policies.rules is not self:
             return self._policy_for(found, path, method)
         policies = endpoint.policies
@@ -140,6 +142,15 @@ class Rules:
                 if shorter_named and shorter != number:
                     policy = self.both(policy, self.policy(endpoint, shorter, method, path_named=True))
         return policy if found.betrayed is None else self._with_betrayed(policy, found.betrayed)
+
+    def _as_spelled(self, found: Found, endpoint: Endpoint, own_path: str, path: str, method: str) -> Policy:
+        """Return the policy of a route that takes another spelling of its path: the rules for both hold."""
+        policy = self.policy_for(found, own_path, method)
+        for named in dict.fromkeys((method, method.upper())):
+            number, path_named = self.rule_for(path, named)
+            if path_named:
+                policy = self.both(policy, self.policy(endpoint, number, named, path_named=True))
+        return policy
 
     def _is_same_on_all_paths(self, endpoint: Endpoint) -> bool:
         """Tell whether every rule that names some path of an endpoint names them all."""
@@ -193,6 +204,8 @@ class Rules:
 
     def both(self, one: Policy, other: Policy) -> Policy:
         """Return the policy that holds where both do; each was made once, and so is this."""
+        if one is other:
+            return one
         key = (id(one), id(other))
         found = self._joined.get(key)
         if found is None:
