@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 from fastapi import APIRouter, FastAPI
+from flask import Blueprint, Flask
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
@@ -289,8 +290,11 @@ def test_a_mark_holds_its_requirement_as_written(wanted: Requirement) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    [Mount("/m", routes=[]), Route("/r", lambda _: None), Starlette(), FastAPI(), APIRouter()],
-    ids=["Mount", "Route", "Starlette", "FastAPI", "APIRouter"],
+    [
+        *(Mount("/m", routes=[]), Route("/r", lambda _: None), Starlette(), FastAPI(), APIRouter()),
+        *(Flask("shop"), Blueprint("orders", "shop")),
+    ],
+    ids=["Mount", "Route", "Starlette", "FastAPI", "APIRouter", "Flask", "Blueprint"],
 )
 def test_requires_on_what_is_no_endpoint_is_a_mistake(place: object) -> None:
     """Nobody would ever read such a mark, so that it is told where it is written."""

@@ -21,6 +21,9 @@ NEED: Final = "__authz403_need__"
 _ENTRIES: Final = ("__call__", "__init__", "__await__", "dispatch")
 """The methods by which a class-based endpoint is entered, whatever the method of the request."""
 
+_OF_GROUPS: Final = ("matches", "routes", "add_url_rule")
+"""What routes, routers and apps have: the last one, those of Flask."""
+
 TAKES_IDENTITY: Final = "__authz403_takes_identity__"
 """The attribute of the FastAPI dependency that hands the principal to an endpoint."""
 
@@ -147,9 +150,10 @@ def distinct(marks: Iterable[Mark]) -> tuple[Mark, ...]:
 
 
 def _add_mark(endpoint: object, mark: Mark, part: str) -> None:
-    if not isinstance(endpoint, type) and (hasattr(endpoint, "matches") or hasattr(endpoint, "routes")):
+    if not isinstance(endpoint, type) and any(hasattr(endpoint, name) for name in _OF_GROUPS):
         why = (
-            "a route, router or app is no endpoint; mark the function, or write guard(...) or dependencies=[needs(...)]"
+            "a route, router, blueprint or app is no endpoint; mark the function, or write guard(...) or "
+            "dependencies=[needs(...)]"
         )
         raise ConfigurationError(part, [Mistake("endpoint", repr(endpoint), why)])
     if not _append(endpoint, _MARKS, mark):
