@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import flask
 from werkzeug.exceptions import NotFound
+from werkzeug.routing import MapAdapter
 
 from authz403.errors import Mistakes, denial_in
 from authz403.flask_routes import FlaskRoutes, Judged, handed_on, what_counts
 from authz403.gate import Gate
 from authz403.principal import ANONYMOUS
 from authz403.wsgi import PRINCIPAL, TICKETS, AuthzMiddleware, RouteMismatch, Ticket, hides
-
-if TYPE_CHECKING:
-    from werkzeug.routing import MapAdapter
 
 _EXTENSION: Final = "authz403"
 
@@ -70,26 +68,39 @@ class _Door:
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """Bind the app's rules to a request; one that a gate let in is handed what was judged."""
         ticket = None if request is None else self._ticket(request)
-        if request is not None and ticket is not None:
-            judged = _judged(ticket)
-            if judged is not None and judged.adapter is not None and judged.seen == what_counts(request.environ):
-                adapter = handed_on(judged, is_missing=ticket.own.concealed_as_missing)
-                if adapter is not None:
-                    # What Flask found out about the host.
-                    vars(request).update(vars(judged.standing))
-                    return adapter
-        # Outside of requests, or for another request by now: what would run is compared before it does.
-        bound: MapAdapter | None = self._beneath["create_url_adapter"](request)
-        return bound
+        judged = None if ticket is None else _judged(ticket)
+        if request is None or ticket is None or judged is None:
+            adapter: MapAdapter | None = self._beneath["create_url_adapter"](request)
+            return adapter
+        is_missing = ticket.own.concealed_as_missing
+        adapter, judged.adapter = judged.adapter, None  # once, and neither may keep the other alive
+        is_same = type(adapter) is MapAdapter and judged.seen == what_counts(request.environ)
+        if is_same:
+            vars(request).update(vars(judged.standing))  # what Flask found out about the host
+        else:
+            # Another request by now, or one that is matched in a way of its own: compared before anything runs.
+            adapter = self._beneath["create_url_adapter"](request)
+        if adapter is not None and type(adapter) is MapAdapter and (is_same or is_missing):
+            handed_on(adapter, judged, is_missing=is_missing)
+        return adapter
 
     def full_dispatch_request(self, *context: object) -> flask.Response:
         """Serve a request, from its first `before_request` function to its last `after_request` function."""
         request = _request()
-        if self._ticket(request) is None:
+        ticket = self._ticket(request)
+        if ticket is None:
             raise RouteMismatch(None, f"{self._app.name} was reached without its gate")
         flask.g.principal = request.environ[PRINCIPAL]
+        judged = _judged(ticket)
+        if judged is not None and _has_other_arguments(request, judged):
+            told = "the request has other arguments than were decided on"
+            ticket.mismatched(f"{told}: {request.method} {request.path}")
         response: flask.Response = self._beneath["full_dispatch_request"](*context)
         return response
+
+    def preprocess_request(self, *context: object) -> object:
+        """Run what the app runs before the view, and may answer instead of it."""
+        return self._run("preprocess_request", context)
 
     def dispatch_request(self, *context: object) -> object:
         """Run the view of a request, if it is the one that was judged."""
@@ -104,11 +115,15 @@ class _Door:
             told = None if judged is None else self._mismatch(request, judged)
             if told is not None:
                 ticket.mismatched(f"{told}: {request.method} {request.path}")
+        return self._run("dispatch_request", context)
+
+    def _run(self, name: str, context: tuple[object, ...]) -> object:
+        """Run functions of the app; a refusal is noted, as extensions answer exceptions before the gate can."""
         try:
-            return self._beneath["dispatch_request"](*context)
+            return self._beneath[name](*context)
         except Exception as error:
             if denial_in(error) is not None:
-                request.environ[TICKETS][0].denied = error  # extensions answer exceptions before the app can
+                _request().environ[TICKETS][0].denied = error
             raise
 
     def handle_user_exception(self, *context_and_error: Any) -> object:  # noqa: ANN401 - Flask 3.2 puts its context first
@@ -119,6 +134,8 @@ class _Door:
     def handle_exception(self, *context_and_error: Any) -> flask.Response:  # noqa: ANN401 - as above
         """Answer what nobody handled, or came from an `after_request` function."""
         *context, error = context_and_error
+        if "principal" not in flask.g:  # sessions are opened before anything of the app runs
+            flask.g.principal = _request().environ.get(PRINCIPAL, ANONYMOUS)
         own = self._own_matter(error)
         if own is error:
             response: flask.Response = self._beneath["handle_exception"](*context, error)
@@ -158,13 +175,11 @@ class _Door:
             return "the app would run another view than was decided on"
         if request.method != judged.method.upper():
             return "the request has another method than was decided on"
-        if judged.seen != what_counts(request.environ) and request.view_args != judged.params:
-            return "the request has other arguments than were decided on"
         return None
 
 
 _HELD: Final = (
-    *("create_url_adapter", "full_dispatch_request", "dispatch_request"),
+    *("create_url_adapter", "full_dispatch_request", "preprocess_request", "dispatch_request"),
     *("handle_user_exception", "handle_exception"),
 )
 """The methods of an app that have a door before them."""
@@ -174,6 +189,13 @@ def _judged(ticket: Ticket) -> Judged | None:
     """Return what was judged; nothing, where a gate that only reports had no need to know."""
     judged: Judged | None = ticket.answer[0] if ticket.answer else None  # type: ignore[assignment]  # of FlaskRoutes
     return judged
+
+
+def _has_other_arguments(request: flask.Request, judged: Judged) -> bool:
+    """Tell whether a request that was matched anew has other arguments; asked before preprocessors change them."""
+    if request.view_args is judged.params or judged.rule is None or request.url_rule is not judged.rule:
+        return False
+    return request.view_args != judged.params
 
 
 def _request() -> flask.Request:

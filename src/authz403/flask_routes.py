@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -14,8 +14,8 @@ from werkzeug.routing import MapAdapter, PathConverter, RequestRedirect
 
 from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
 from authz403.errors import Mistakes
-from authz403.marks import WRITTEN, Mark, distinct, guards_of, marks_by_method, marks_of, name_of
-from authz403.paths import PathPattern, has_dot_segments, split
+from authz403.marks import WRITTEN, Mark, distinct, guards_of, marks_by_method, marks_of, name_of, unwrapped
+from authz403.paths import PathPattern, has_dot_segments
 from authz403.request import KNOWN_METHODS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Bind = Callable[[Any], MapAdapter]
 _OPTIONS: Final = frozenset({"OPTIONS"})
+_ALL_METHODS: Final = frozenset(KNOWN_METHODS)
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -51,8 +52,8 @@ class Judged:
     params: Mapping[str, Any]
     error: HTTPException | None
 
-    def __init__(self, app: Flask, bound: Bind, environ: dict[str, Any]) -> None:
-        self.standing = Standing(environ)
+    def __init__(self, app: Flask, bound: Bind, standing: Any, environ: dict[str, Any]) -> None:  # noqa: ANN401 - or a request of the app's own class
+        self.standing = standing
         self.seen = what_counts(environ)
         self.method: str = environ["REQUEST_METHOD"]
         self.adapter = self.rule = self.error = self.view = None
@@ -100,15 +101,11 @@ class HandedOn(MapAdapter):
         return self.judged.rule, self.judged.params
 
 
-def handed_on(judged: Judged, *, is_missing: bool) -> HandedOn | None:
-    """Return what hands on to the app what was judged, if that is a match as werkzeug makes them; once."""
-    adapter, judged.adapter = judged.adapter, None  # neither may keep the other alive
-    if type(adapter) is not MapAdapter:
-        return None
+def handed_on(adapter: MapAdapter, judged: Judged, *, is_missing: bool) -> None:
+    """Make an adapter of werkzeug's own class hand on what was judged."""
     adapter.__class__ = HandedOn  # a copy would cost every request a microsecond
     handed: HandedOn = adapter  # type: ignore[assignment]  # by now
     handed.judged, handed.is_missing = judged, is_missing
-    return handed
 
 
 class FlaskRoutes:
@@ -117,49 +114,106 @@ class FlaskRoutes:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._bound: Bind = app.create_url_adapter  # type: ignore[assignment]  # of a request, it is never none
+        is_own = type(app).create_url_adapter is Flask.create_url_adapter and "create_url_adapter" not in vars(app)
+        # What Flask itself looks at costs a tenth of what an app may look at.
+        self._standing: Callable[[dict[str, Any]], object] = Standing if is_own else app.request_class
         self._walk: FlaskWalk | None = None
 
     @property
     def walk(self) -> FlaskWalk:
         """What was found by walking through the app."""
-        if self._walk is None:
-            self._walk = FlaskWalk(self._app)
-        return self._walk
+        return self._walk or self._walked()
 
     def find(self, asked: Asked[dict[str, Any]]) -> tuple[Found, Mapping[str, object]]:
         """Return what the app's own router would do with a request, and leave in `asked.answer` what it said."""
-        judged = Judged(self._app, self._bound, asked.native)
-        asked.answer.append(judged)
-        walk = self.walk
+        environ, path, answer = asked
+        judged = Judged(self._app, self._bound, self._standing(environ), environ)
+        answer.append(judged)
         rule = judged.rule
         if rule is None:
-            return walk.untaken(judged), _NO_PARAMS
-        known = walk.rules.get(id(rule))
-        if known is None or known.rule is not rule or known.view is not judged.view or walk.written != WRITTEN.count:
-            walk = FlaskWalk(self._app)
-            walk.mistakes.raise_if_any()  # what was added later may be such that nobody can ask it
-            self._walk = walk
-            known = walk.rules[id(rule)]
+            return self._untaken(judged), _NO_PARAMS
+        known = self._known(rule, judged.view)
         found = known.found
-        if known.path_param is not None and _only_param_has_dots(asked.path, str(judged.params[known.path_param])):
+        if known.path_param is not None and _only_param_has_dots(path, str(judged.params[known.path_param])):
             found = found._replace(takes_dot_segments=True)
-        if asked.native["REQUEST_METHOD"] == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
+        if known.slash is not None and path.endswith("/") is not known.slash:
+            found = found._replace(own_path=f"{path}/" if known.slash else path[:-1])
+        if environ["REQUEST_METHOD"] == "OPTIONS" and known.answers_options:
             # Flask itself answers, with the methods of all rules for this path.
-            found = found._replace(betrayed=walk.betrayed(judged, asked.path))
+            found = found._replace(betrayed=self._betrayed(judged, path))
         return found, judged.params
+
+    def _walked(self) -> FlaskWalk:
+        self._walk = walk = FlaskWalk(self._app)
+        return walk
+
+    def _known(self, rule: Rule, view: object) -> Known:
+        """Return what is known of a rule, after another walk if rules, views or marks are not what they were."""
+        walk = self.walk
+        known = walk.rules.get(id(rule))
+        if (
+            known is None
+            or walk.written != WRITTEN.count
+            or known.rule is not rule
+            or known.view is not view
+            or known.kind is not getattr(view, "view_class", None)
+        ):
+            walk = self._walked()
+            walk.mistakes.raise_if_any()  # what was added later may be such that nobody can ask it
+            known = walk.rules[id(rule)]
+        return known
+
+    def _untaken(self, judged: Judged) -> Found:
+        """Return what holds where the app answers by itself: 404, 405, a redirect, or 400 for a host."""
+        betrayed = None
+        if isinstance(judged.error, MethodNotAllowed | RequestRedirect) and judged.adapter is not None:
+            path = judged.adapter.path_info
+            if isinstance(judged.error, RequestRedirect):
+                path = unquote(urlsplit(judged.error.new_url).path)
+                path = "/" + path.removeprefix(judged.adapter.script_name).removeprefix("/")
+            betrayed = self._betrayed(judged, path)
+        walk = self.walk if self.walk.written == WRITTEN.count else self._walked()
+        return Found(walk.group, betrayed=betrayed)
+
+    def _betrayed(self, judged: Judged, path: str) -> Betrayed | None:
+        """Return what is told by an answer that rests on the rules of a path: the one to hide, where there is any."""
+        reaching: dict[str, Endpoint] = {}
+        for method in KNOWN_METHODS:
+            try:
+                rule, _ = judged.adapter.match(path, method, return_rule=True)  # type: ignore[union-attr]  # it matched
+            except HTTPException:
+                continue
+            reaching[method] = self._known(rule, self._app.view_functions.get(rule.endpoint)).endpoint
+        if not reaching:
+            return None
+        told = next(
+            (endpoint for method, endpoint in reaching.items() if _conceal(endpoint.marks_for(method))),
+            next(iter(reaching.values())),
+        )
+        return Betrayed(told, tuple(reaching), path)
 
 
 class Known(NamedTuple):
-    """What was found out about one rule: the view behind it, its policies, and the parameter that takes slashes."""
+    """What was found out about one rule: the view behind it with its class, and its policies."""
 
     rule: Rule
     view: object
+    kind: object
+    endpoint: Endpoint
     found: Found
     path_param: str | None
+    """The parameter that takes slashes, if there is one."""
+    slash: bool | None
+    """Whether its path ends with a slash, where werkzeug takes it with and without one."""
+    answers_options: bool
+    """Whether Flask answers OPTIONS by itself."""
 
 
 class FlaskWalk:
-    """One walk through the rules of an app: what it serves, and what is wrong with it (`mistakes`)."""
+    """One walk through the rules of an app: what it serves, and what is wrong with it (`mistakes`).
+
+    `group` is the app itself, if that is guarded.
+    """
 
     answers_itself: tuple[str, ...] = ()
 
@@ -171,7 +225,7 @@ class FlaskWalk:
         self.has_hosts = app.url_map.host_matching
         self._app = app
         guards = guards_of(app)
-        self._untaken = Found(Endpoint("/**", type(app).__name__, guards) if guards else None)
+        self.group = Endpoint("/**", type(app).__name__, guards) if guards else None
         self.conceals = _conceal(guards)
         for rule in app.url_map.iter_rules():
             self._take(rule, guards)
@@ -179,70 +233,76 @@ class FlaskWalk:
     def misplaced(self) -> Mistakes:
         """Return what must not stand inside of a gate, and does."""
         mistakes = Mistakes("the app")
-        for functions in self._app.after_request_funcs.values():
-            if any(getattr(function, "__module__", "").partition(".")[0] == "flask_cors" for function in functions):
-                why = (
-                    "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
-                    "gate cors=Cors(...)"
-                )
-                mistakes.add("CORS", "flask_cors", why)
-                break
+        after = (function for functions in self._app.after_request_funcs.values() for function in functions)
+        around = (layer for view in self._app.view_functions.values() for layer in unwrapped(view))
+        if any(_is_cors(function) for functions in (after, around) for function in functions):
+            why = (
+                "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
+                "gate cors=Cors(...)"
+            )
+            mistakes.add("CORS", "flask_cors", why)
         return mistakes
-
-    def untaken(self, judged: Judged) -> Found:
-        """Return what holds where the app answers by itself: 404, 405, a redirect, or 400 for a host."""
-        if isinstance(judged.error, MethodNotAllowed | RequestRedirect) and judged.adapter is not None:
-            path = judged.adapter.path_info
-            if isinstance(judged.error, RequestRedirect):
-                path = unquote(urlsplit(judged.error.new_url).path)
-                path = "/" + path.removeprefix(judged.adapter.script_name).removeprefix("/")
-            return self._untaken._replace(betrayed=self.betrayed(judged, path))
-        return self._untaken
-
-    def betrayed(self, judged: Judged, path: str) -> Betrayed | None:
-        """Return what is told by an answer that rests on the rules of a path: the one to hide, where there is any."""
-        reaching: dict[str, Endpoint] = {}
-        for method in KNOWN_METHODS:
-            try:
-                rule, _ = judged.adapter.match(path, method, return_rule=True)  # type: ignore[union-attr]  # it matched
-            except HTTPException:
-                continue
-            known = self.rules.get(id(rule))
-            if known is not None and known.found.endpoint is not None:
-                reaching[method] = known.found.endpoint
-        if not reaching:
-            return None
-        told = next(
-            (endpoint for method, endpoint in reaching.items() if _conceal(endpoint.marks_for(method))),
-            next(iter(reaching.values())),
-        )
-        return Betrayed(told, tuple(reaching), path)
 
     def _take(self, rule: Rule, guards: tuple[Mark, ...]) -> None:
         """Note one rule and what stands behind it."""
         view = self._app.view_functions.get(rule.endpoint)
-        kind = getattr(view, "view_class", None)
+        kind = next(filter(None, (getattr(layer, "view_class", None) for layer in unwrapped(view))), None)
         groups = [guards_of(self._app.blueprints.get(name)) for name in _blueprints(rule.endpoint)]
-        marks = [*guards, *(mark for group in groups for mark in group), *marks_of(view)]
+        marks = [*(mark for group in groups for mark in group), *marks_of(view)]
         if kind is not None:
             marks += [*marks_of(kind), *marks_of(getattr(kind, "dispatch_request", None))]
-        pattern, params = _pattern_of(rule)
+        by_method = marks_by_method(kind)
+        by_method.pop("DISPATCH_REQUEST", None)
+        self._check_marks(rule, view, kind, by_method)
+        pattern, taking = _pattern_of(rule)
         endpoint = Endpoint(
             f"{rule.host or rule.subdomain}:{rule.rule}" if rule.host or rule.subdomain else rule.rule,
             name_of(view),
-            distinct(marks),
-            marks_by_method(kind),
+            distinct((*guards, *marks)),
+            by_method,
             resolves_paths=pattern.below,
             pattern=pattern,
         )
         self.conceals = self.conceals or _conceal(endpoint.all_marks())
         self.has_hosts = self.has_hosts or bool(rule.subdomain)
+        # A final parameter that takes slashes takes the last one, too.
+        slash = rule.is_branch if not rule.strict_slashes and (rule.is_branch or not pattern.below) else None
+        answers_options = bool(getattr(rule, "provide_automatic_options", False))
         if not rule.build_only:
-            methods = frozenset(rule.methods or ()) or None
-            answered = _OPTIONS if getattr(rule, "provide_automatic_options", False) else frozenset[str]()
-            methods = None if methods is None else methods - answered
-            self.served.append(Served(pattern, methods, endpoint, frozenset(rule.arguments), answered=answered))
-        self.rules[id(rule)] = Known(rule, view, Found(endpoint), params[0] if len(params) == 1 else None)
+            self._serves(rule, endpoint, slash=slash, answers_options=answers_options)
+        if rule.redirect_to is not None and marks:
+            why = "werkzeug redirects it before anybody can be asked who they are; write a view that redirects"
+            self.mistakes.add("redirect_to", endpoint.route, why)
+        self.rules[id(rule)] = Known(
+            *(rule, view, getattr(view, "view_class", None), endpoint, Found(endpoint)),
+            *(taking[0] if len(taking) == 1 else None, slash, answers_options),
+        )
+
+    def _serves(self, rule: Rule, endpoint: Endpoint, *, slash: bool | None, answers_options: bool) -> None:
+        """Note what requests a rule takes."""
+        params, pattern = frozenset(rule.arguments), endpoint.pattern
+        methods = frozenset(rule.methods or ()) or None
+        answered = _OPTIONS if answers_options else frozenset[str]()
+        if rule.redirect_to is not None:
+            methods, answered = frozenset(), methods or _ALL_METHODS
+        self.served.append(Served(pattern, methods and methods - answered, endpoint, params, answered=answered))
+        if slash is not None and not pattern.below:
+            # The same under its other spelling, which rules may name.
+            segments = pattern.segments[:-1] if slash else (*pattern.segments, "")
+            other = PathPattern(segments, below=False)
+            self.served.append(Served(other, frozenset(), endpoint, params, answered=(methods or _ALL_METHODS)))
+
+    def _check_marks(self, rule: Rule, view: object, kind: object, by_method: Iterable[str]) -> None:
+        """Note marks that no request would ever meet."""
+        for holder in (*unwrapped(view), kind):
+            if guards_of(holder):
+                why = "a view is no group, so that nobody would read its guard; mark it by @requires(...)"
+                self.mistakes.add("guard", f"{rule.rule} {name_of(view)}", why)
+                break
+        for name in by_method:
+            if name not in KNOWN_METHODS and name not in (rule.methods or ()):
+                why = "no request runs this method, so that its mark holds for nothing; mark the class, or get, post..."
+                self.mistakes.add("requires", f"{name_of(kind)}.{name.lower()}", why)
 
 
 def _blueprints(endpoint: str) -> Iterator[str]:
@@ -256,34 +316,38 @@ def _conceal(marks: tuple[Mark, ...]) -> bool:
     return any(mark.requirement.conceals for mark in marks)
 
 
-# As werkzeug writes it: <name>, <converter:name>, <converter(arguments):name>
-_PARAMETER: Final = re.compile(r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\(.*?\))?:)?(?P<name>[a-zA-Z_]\w*)>")
+def _is_cors(function: object) -> bool:
+    """Tell whether a function is one of Flask-CORS, or one that its decorator made."""
+    modules = (getattr(function, "__module__", None), getattr(function, "__globals__", {}).get("__name__"))
+    return any(isinstance(name, str) and name.partition(".")[0] == "flask_cors" for name in modules)
 
 
 def _pattern_of(rule: Rule) -> tuple[PathPattern, list[str]]:
     """Return the pattern of a rule's path, and the parameters of Flask's own kind that take slashes.
 
-    From the first parameter that may take a slash on, the pattern is everything below.
+    From the first parameter on that may take a slash, or nothing at all, the pattern is everything below.
     """
     taking = []
     segments: list[str | None] = []
-    marked, found = "\0", []
-
-    def noted(match: re.Match[str]) -> str:
-        found.append(match)
-        return marked
-
     below = False
-    converters = rule.map.converters if rule.map is not None else {}
-    for segment in split(_PARAMETER.sub(noted, rule.rule)):
-        for _ in range(segment.count(marked)):
-            match = found.pop(0)
-            converter = converters.get(match["converter"] or "default")
-            if converter is PathConverter:
-                taking.append(match["name"])
-            below = below or converter is None or not converter.part_isolating
-        if not below:
-            segments.append(None if marked in segment else segment)
+    # What werkzeug itself matches by: rules are rewritten where slashes are merged, and converters take arguments.
+    trace, converters = rule._trace, rule._converters  # noqa: SLF001
+    for is_parameter, text in trace[trace.index((False, "|")) + 1 :]:
+        if is_parameter:
+            converter = converters[text]
+            if type(converter) is PathConverter:
+                taking.append(text)
+            below = below or not converter.part_isolating or re.fullmatch(converter.regex, "") is not None
+        if below:
+            continue
+        if text == "/" and not is_parameter:
+            segments.append("")
+        elif is_parameter or segments[-1] is None:
+            segments[-1] = None
+        else:
+            segments[-1] = text
+    if below:
+        segments.pop()
     return PathPattern(tuple(segments), below), taking
 
 
