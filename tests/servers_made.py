@@ -103,13 +103,16 @@ class Served:
             self._process.wait()
         self._errors.close()
 
-    def exchange(self, sent: bytes, *, bound_to: str | None = None, least: int = 0) -> Exchange:
+    def exchange(
+        self, sent: bytes, *, bound_to: str | None = None, least: int = 0, silence: float = _SILENCE
+    ) -> Exchange:
         """Send bytes on a connection of their own, whose end has a name if wanted, and return what came of it.
 
         `least` is how many lines are expected of what ran: some servers have sent an answer before its app is through.
+        After so many seconds of `silence`, a server that keeps the connection open says no more.
         """
         with self.connected(bound_to) as connection:
-            connection.settimeout(_SILENCE)
+            connection.settimeout(silence)
             answer = b""
             try:
                 connection.sendall(sent)
@@ -121,11 +124,11 @@ class Served:
             except (TimeoutError, ConnectionError):
                 pass  # a server may drop what it cannot read without a word
         status = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
-        return Exchange(int(status[1]) if status else None, self._that_ran(least), answer)
+        return Exchange(int(status[1]) if status else None, self._that_ran(least, silence), answer)
 
-    def _that_ran(self, least: int) -> tuple[str, ...]:
+    def _that_ran(self, least: int, silence: float) -> tuple[str, ...]:
         """Return the handlers that ran since this was last asked."""
-        gives_up = time.monotonic() + _SILENCE
+        gives_up = time.monotonic() + silence
         while True:
             names = self._ran.read_text(encoding="utf-8").splitlines()
             if len(names) - self._seen >= least or time.monotonic() > gives_up:

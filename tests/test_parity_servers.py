@@ -13,6 +13,7 @@ from tests.parity_made import MODELS, WSGI_APPS, Seen, ask, seen
 from tests.servers_made import WSGI_COMMANDS, Exchange, Served
 
 PEER: Final = "127.0.0.1"
+PATIENCE: Final = 30.0  # seconds; every request asks for the connection to be closed
 BY_DEFAULT: Final = "gunicorn-sync"
 
 TOO_LONG: Final = frozenset(
@@ -67,7 +68,9 @@ def test_a_server_changes_nothing_of_what_caller_and_operator_see(server: str, k
         for name, case in CASES.items():
             if case.peer == PEER and case.path.startswith("/"):
                 expected = ask(MODELS[kind], case, "rules")
-                found = as_seen(served.exchange(as_bytes(kind, name, case), least=len(expected.events)))
+                found = as_seen(
+                    served.exchange(as_bytes(kind, name, case), least=len(expected.events), silence=PATIENCE)
+                )
                 if found != expected:
                     differing.add(name)
     assert differing == OTHERWISE.get(server, frozenset())

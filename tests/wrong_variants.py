@@ -457,15 +457,15 @@ VARIANTS: Final = (
     Variant(
         "hands Flask what was judged of another request",
         "flask.py",
-        "if judged is not None and judged.adapter is not None and judged.seen == what_counts(request.environ):",
-        "if judged is not None and judged.adapter is not None:",
+        "is_same = type(adapter) is MapAdapter and judged.seen == what_counts(request.environ)",
+        "is_same = type(adapter) is MapAdapter",
         ("test_flask.py::test_a_middleware_that_changes_what_no_route_looks_at_is_left_alone",),
     ),
     Variant(
         "lets a Flask app answer that was reached without its gate",
         "flask.py",
-        "        if self._ticket(request) is None:\n            raise",
-        "        if False:\n            raise",
+        "        ticket = self._ticket(request)\n        if ticket is None:\n            raise",
+        "        ticket = self._ticket(request)\n        if ticket is None:\n            return flask.Response()\n            raise",
         ("test_flask.py::test_an_app_that_is_reached_without_its_gate_runs_nothing",),
     ),
     Variant(
