@@ -464,8 +464,9 @@ VARIANTS: Final = (
     Variant(
         "lets a Flask app answer that was reached without its gate",
         "flask.py",
-        "        ticket = self._ticket(request)\n        if ticket is None:\n            raise",
-        "        ticket = self._ticket(request)\n        if ticket is None:\n            return flask.Response()\n            raise",
+        '        if ticket is None:\n            raise RouteMismatch(None, f"{self._app.name} was reached without its gate")\n'
+        "        flask.g.principal",
+        "        if ticket is None:\n            return flask.Response()\n        flask.g.principal",
         ("test_flask.py::test_an_app_that_is_reached_without_its_gate_runs_nothing",),
     ),
     Variant(
