@@ -464,8 +464,8 @@ VARIANTS: Final = (
     Variant(
         "lets a Flask app answer that was reached without its gate",
         "flask.py",
-        '        if ticket is None:\n            raise RouteMismatch(None, f"{self._app.name} was reached without its gate")\n'
-        "        flask.g.principal",
+        "        if ticket is None:\n            raise RouteMismatch(None, "
+        'f"{self._app.name} was reached without its gate")\n        flask.g.principal',
         "        if ticket is None:\n            return flask.Response()\n        flask.g.principal",
         ("test_flask.py::test_an_app_that_is_reached_without_its_gate_runs_nothing",),
     ),
