@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import flask
 import pytest
 from flask import Blueprint, Flask, g
+from flask.sessions import SecureCookieSessionInterface
 from flask.views import MethodView, View
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.routing import BaseConverter
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter, MapAdapter
 from werkzeug.routing import Rule as UrlRule
 
 import authz403.flask
@@ -168,6 +170,52 @@ def test_class_based_views_are_marked_in_every_way_of_flask(kind: type[View]) ->
     assert (asked(app, method="HEAD").status, asked(app, method="HEAD", headers=ADA).status) == (401, 200)
 
 
+def test_a_class_is_found_behind_what_wraps_its_view() -> None:
+    """Partials carry no attributes; and Flask lets the class behind a view be replaced."""
+    view = Marked.as_view("view")
+    app = app_of(("/", functools.partial(view)), ("/own", view), gate=gate_with(default=anyone))
+    assert (asked(app).status, asked(app, "/own").status) == (401, 401)
+    replaced: Any = public(Items.as_view("replaced"))
+    app = app_of(("/", replaced))
+    assert asked(app, headers=ADA).status == 200
+    replaced.view_class = Replacing
+    assert asked(app, headers=ADA).reason == "insufficient_scope"
+
+
+@requires(scopes("z"))
+class Replacing(MethodView):
+    """A class-based view that takes the place of another."""
+
+    def get(self) -> str:
+        return "replaced"
+
+
+def test_a_mark_that_no_request_meets_is_a_mistake() -> None:
+    """On a method that Flask never runs, and a guard on a view."""
+
+    class Helping(MethodView):
+        @requires(scopes("a"))
+        def look_up(self) -> str:
+            return "found"
+
+        @requires(scopes("a"))
+        def get(self) -> str:
+            return self.look_up()
+
+        @requires(scopes("a"))
+        def delete(self) -> str:
+            return "the rule leaves it out"
+
+    app = Flask("shop")
+    app.add_url_rule("/", view_func=Helping.as_view("helping"), methods=["GET"])
+    app.add_url_rule("/guarded", "guarded", guard(saying(), scopes("a")))
+    authz403.flask.init_app(app, gate=gate_with())
+    with pytest.raises(ConfigurationError) as caught:
+        authz403.flask.meet(app)
+    told = [(mistake.field, mistake.value) for mistake in caught.value.mistakes]
+    assert told == [("requires", "'Helping.look_up'"), ("guard", "'/guarded <lambda>'")]
+
+
 def test_each_method_of_a_class_has_its_own_mark() -> None:
     """Whatever case the method is written in: Flask takes `post` for POST."""
     app = app_of(("/", Items.as_view("items")))
@@ -273,6 +321,20 @@ def test_the_caller_is_there_from_the_first_function_to_the_last() -> None:
     assert (asked(app, "/missing", headers=ADA).text, asked(app, "/missing").status) == ("nobody", 404)
 
 
+def test_the_caller_is_there_where_a_session_cannot_be_opened() -> None:
+    """Flask opens it before anything of the app runs; its page for crashes may look at the caller all the same."""
+
+    class Broken(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: flask.Request) -> None:
+            raise LookupError("the store is down")
+
+    app = app_of(("/", requires(authenticated)(saying())))
+    app.session_interface = Broken()
+    app.register_error_handler(500, lambda _: (whoever(), 500))
+    answer = asked(app, headers=ADA)
+    assert (answer.status, answer.text) == (500, "ada")
+
+
 def test_the_principal_is_in_the_environ_too() -> None:
     """As for any WSGI app."""
     app = app_of(("/", requires(authenticated)(lambda: flask.request.environ["authz403.principal"].sub)))
@@ -322,9 +384,12 @@ def test_a_denial_in_a_view_is_our_refusal_whatever_handlers_there_are(
 
 
 @pytest.mark.parametrize("name", ["handle_user_exception", "handle_exception"])
-def test_an_extension_that_answers_every_exception_answers_no_denial(name: str) -> None:
+@pytest.mark.parametrize("where", ["view", "before_request"])
+def test_an_extension_that_answers_every_exception_answers_no_denial(name: str, where: str) -> None:
     """Some put themselves before the handlers of an app, as the gate does."""
-    app = app_of(("/", public(functools.partial(of_owner))))
+    app = app_of(("/", public(functools.partial(of_owner) if where == "view" else saying())))
+    if where == "before_request":
+        app.before_request(of_owner)
     closed: list[str] = []
     answer = flask.Response("swallowed", status=500)
     answer.call_on_close(lambda: closed.append("closed"))
@@ -447,6 +512,18 @@ def test_a_view_that_refuses_in_a_concealed_place_is_missing(hidden: View_) -> N
     assert [(event["event"], event["concealed"], event["sub"]) for event in events] == [("authz.denied", True, "ada")]
 
 
+def test_what_is_concealed_is_missing_behind_a_middleware_too() -> None:
+    """One that rewrites host and scheme within the gate, so that Flask matches anew."""
+    answers = []
+    for hidden in (CONCEALED["by policy"], None):
+        app = concealing_app(hidden)
+        guarded: Any = app.wsgi_app
+        guarded.app = ProxyFix(guarded.app, x_host=1, x_proto=1)
+        more = {"HTTP_X_FORWARDED_HOST": "shop.example", "HTTP_X_FORWARDED_PROTO": "https"}
+        answers.append(asked(app, "/hidden", headers=bearer(), more=more))
+    assert_same(*answers)
+
+
 def test_what_is_concealed_is_shown_to_whom_it_is_open() -> None:
     """The page, its 405 and its redirect."""
     app, entitled = concealing_app(CONCEALED["by policy"]), bearer(scope="c")
@@ -516,6 +593,31 @@ def test_meet_tells_everything_that_does_not_fit_at_start_up() -> None:
     assert (answer.status, answer.reason) == (500, "misconfigured")
     assert "/nowhere" in str(events[0]["hint"])
     assert "/nowhere" not in answer.text
+
+
+def test_a_view_with_cors_of_its_own_is_a_mistake() -> None:
+    """The decorator of Flask-CORS makes a function that looks like the view, and is of that package."""
+    made: dict[str, Any] = {"__name__": "flask_cors.decorator", "functools": functools}
+    exec("def cross_origin(f):\n  @functools.wraps(f)\n  def wrapped(): return f()\n  return wrapped", made)  # noqa: S102 - a module of that name
+    app = app_of(("/", made["cross_origin"](public(saying()))))
+    with pytest.raises(ConfigurationError, match="gate cors=Cors"):
+        authz403.flask.meet(app)
+
+
+def test_what_werkzeug_redirects_by_itself_cannot_be_marked() -> None:
+    """Its answer is there before anybody is asked; without a mark it is a redirect like that of a slash."""
+    orders = Blueprint("orders", __name__, url_prefix="/orders")
+    orders.add_url_rule("/old", "old", saying(), redirect_to="orders/new")
+    app = Flask("shop", static_folder=None)
+    app.register_blueprint(orders)
+    authz403.flask.init_app(app, gate=gate_with(rules=[Rule("GET", "/orders/old", scopes("a"))]))
+    rows = authz403.flask.meet(app).coverage(app)
+    assert (asked(app, "/orders/old").status, asked(app, "/orders/old", headers=ADA).status, rows) == (401, 308, ())
+    app = Flask("shop")
+    app.register_blueprint(guard(orders, authenticated))
+    authz403.flask.init_app(app, gate=gate_with())
+    with pytest.raises(ConfigurationError, match="write a view that redirects"):
+        authz403.flask.meet(app)
 
 
 def test_a_rule_may_be_for_what_flask_answers_by_itself() -> None:
@@ -647,6 +749,20 @@ def test_views_and_rules_that_come_later_are_seen() -> None:
     assert (asked(app, "/late").status, asked(app, "/late", headers=ADA).text) == (401, "late")
 
 
+def test_what_comes_later_holds_for_what_the_app_answers_by_itself() -> None:
+    """A guard on the app for its 404, and what is concealed for 405 and redirects, whatever was asked before."""
+    app = app_of(("/", public(saying())))
+    assert asked(app, "/missing").status == 404
+    guard(app, authenticated)
+    assert asked(app, "/missing").status == 401
+    for path, method in (("/late/", "POST"), ("/late", "GET")):
+        app = app_of(("/", public(saying())))
+        assert asked(app).text == "hello"
+        app.view_functions["late"] = requires(authenticated.concealed())(saying())
+        app.url_map.add(UrlRule("/late/", endpoint="late", methods=["GET"]))
+        assert asked(app, path, method).status == 404
+
+
 # ---- paths, hosts, parameters
 
 
@@ -664,6 +780,45 @@ def test_path_parameters_are_those_that_the_view_gets() -> None:
     authz403.flask.init_app(app, gate=gate_with())
     assert asked(app, "/en/orders/user-ada", headers=bearer()).text == "ada"
     assert asked(app, "/en/orders/user-eve", headers=bearer()).reason == "not_owner"
+
+
+def test_a_preprocessor_of_values_works_where_flask_matches_anew() -> None:
+    """Behind a middleware in the gate; other arguments than were judged still run nothing."""
+    ran: list[str] = []
+
+    class OncePer(BaseConverter):
+        def to_python(self, value: str) -> str:
+            ran.append(value)
+            return f"{value}{len(ran)}"
+
+    for owner, status in (("ada", 200), ("<counted:owner>", 500)):
+        app = Flask("shop")
+        app.url_map.converters["counted"] = OncePer
+        app.add_url_rule(f"/<lang>/{owner}", "view", public(lambda **_: g.lang))
+        app.url_value_preprocessor(lambda _, values: setattr(g, "lang", (values or {}).pop("lang", None)))
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]  # Flask's own way
+        authz403.flask.init_app(app, gate=gate_with())
+        answer = asked(app, "/en/ada", more={"HTTP_X_FORWARDED_HOST": "shop.example"})
+        assert (answer.status, answer.text == "en") == (status, status == 200)
+
+
+def test_an_app_may_bind_its_rules_in_a_way_of_its_own() -> None:
+    """By whatever its requests know."""
+
+    class ByTenant(Flask):
+        def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
+            adapter = super().create_url_adapter(request)
+            if request is not None and adapter is not None:
+                adapter.path_info = f"/{request.headers['X-Tenant']}{adapter.path_info}"
+            return adapter
+
+    app = ByTenant("shop")
+    app.add_url_rule("/one/x", "one", public(lambda: "one"))
+    app.add_url_rule("/two/x", "two", requires(scopes("a"))(lambda: "two"))
+    authz403.flask.init_app(app, gate=gate_with())
+    assert asked(app, "/x", headers={"X-Tenant": "one"}).text == "one"
+    assert asked(app, "/x", headers={"X-Tenant": "two"}).status == 401
+    assert asked(app, "/x", headers={**ADA, "X-Tenant": "two"}).text == "two"
 
 
 @pytest.mark.parametrize(

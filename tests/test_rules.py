@@ -95,6 +95,7 @@ def test_a_path_that_its_router_takes_for_another_stands_under_the_rules_for_bot
     for _ in range(2):
         outcome = fulfilled(gate.decide(AccessRequest(method, "/a/"), routes))
         assert outcome.decision.policy.rpartition(": ")[2] == needed
+        assert all(outcome.decision.policy.count(str(rule)) <= 1 for rule in rules)
 
 
 @pytest.mark.parametrize(
