@@ -397,7 +397,11 @@ def test_a_token_has_one_spelling(payload: bytes, others: int) -> None:
             read_token(signed_segments(base64url(b'{"alg":"ES256"}'), good[:-1] + last))
 
 
-@pytest.mark.parametrize("text", ["", "a.b.c", token(algorithm="HS256"), token(header={"alg": "none"})])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a.b.c", token(algorithm="HS256"), token(header={"alg": "none"})],
+    ids=["empty", "no token", "HS256", "none"],
+)
 def test_a_refusal_never_quotes_the_token(text: str) -> None:
     """What is logged of a bad token is why, not the token."""
     try:
