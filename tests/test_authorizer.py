@@ -2,18 +2,34 @@ from ipaddress import ip_address
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
-from authz403 import Decision, Reason, Requirement, anyone, authenticated, deny, networks, requirement, scopes
+from authz403 import (
+    Decision,
+    Reason,
+    Requirement,
+    any_permission,
+    any_role,
+    any_scope,
+    anyone,
+    authenticated,
+    deny,
+    networks,
+    permissions,
+    requirement,
+    roles,
+    scopes,
+)
 from authz403.authorizer import authorize, refusal
 from authz403.endpoint import Endpoint, Policy
 from authz403.facts import Facts, Rejected
 from authz403.leaves import Custom
 from authz403.marks import Mark
 from authz403.policy import Kind, Unmet
+from authz403.principal import Principal
 from authz403.request import AccessRequest
 from authz403.rules import Rules
-from tests.gates_made import ALICE, FORGED, NOBODY, NOW, Identity, identities, peers, requirements
+from tests.gates_made import ALICE, FORGED, INSIDE, NOBODY, NOW, OUTSIDE, Identity, identities, peers, requirements
 
 REQUEST: Final = AccessRequest("GET", "/")
 
@@ -136,3 +152,58 @@ def test_a_known_caller_is_held_against_what_needs_no_token_too(wanted: Requirem
     decision = authorize(policy_of(wanted), facts_of(ALICE))
     assert isinstance(decision, Decision)
     assert not decision.allowed
+
+
+@given(requirements, identities, peers)
+@example(scopes("a", "c"), ALICE, INSIDE)
+@example(any_scope("c", "d"), ALICE, INSIDE)
+@example(roles("seller", "admin"), ALICE, INSIDE)
+@example(any_role("admin"), ALICE, INSIDE)
+@example(permissions("orders:refund", "x"), ALICE, INSIDE)
+@example(any_permission("x"), ALICE, INSIDE)
+@example(networks("10.0.0.0/8") & scopes("a"), ALICE, OUTSIDE)
+@example(networks("10.0.0.0/8") & scopes("a"), ALICE, None)
+def test_what_is_told_at_once_is_what_checking_tells(wanted: Requirement, identity: Identity, peer: str | None) -> None:
+    """The short way of most requests allows nothing that the long way refuses."""
+    policy, facts = policy_of(wanted), facts_of(identity, peer)
+    may_ask = all(is_met(None, facts.address) for is_met in policy.before)
+    if may_ask:
+        assert policy.first.check(facts) is None
+        assert policy.rest.needs_identity
+    if isinstance(identity, Principal) and may_ask and all(is_met(identity, facts.address) for is_met in policy.then):
+        assert authorize(policy, facts) is policy.allowed
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        authenticated,
+        scopes("a"),
+        any_scope("a", "x"),
+        roles("seller"),
+        any_role("seller", "x"),
+        permissions("orders:refund"),
+        any_permission("orders:refund", "x"),
+        networks("10.0.0.0/8") & scopes("a") & roles("seller"),
+        scopes("a").concealed(),
+    ],
+    ids=repr,
+)
+def test_what_most_policies_ask_for_is_told_at_once(wanted: Requirement) -> None:
+    """Sets are compared, and nothing else is made, where a caller has what is asked for."""
+    policy, facts = policy_of(wanted), facts_of(ALICE)
+    assert all(is_met(None, facts.address) for is_met in policy.before)
+    assert all(is_met(ALICE, facts.address) for is_met in policy.then)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [anyone, deny, networks("10.0.0.0/8"), networks("10.0.0.0/8") | scopes("a"), requirement("own", lambda _: True)],
+    ids=repr,
+)
+def test_a_token_is_asked_for_at_once_only_where_nothing_else_will_do(wanted: Requirement) -> None:
+    """What may be settled without a token goes the long way, which finds that out."""
+    policy = policy_of(wanted)
+    if wanted.tokenless:
+        assert not all(is_met(None, facts_of(None).address) for is_met in policy.before)
+    assert not policy.then or not all(is_met(ALICE, facts_of(None).address) for is_met in policy.then)

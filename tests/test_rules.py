@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import pytest
@@ -71,7 +72,7 @@ class SpelledOtherwise(OneRoute):
 
     def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
         found, params = super().find(native)
-        return found._replace(own_path="/a"), params
+        return replace(found, own_path="/a"), params
 
 
 @pytest.mark.parametrize(

@@ -721,6 +721,7 @@ def test_a_token_waits_for_its_key_and_is_judged_then() -> None:
     verified = need.resume(future.result(10))
     assert isinstance(verified, Verified)
     assert verified.principal.sub == "alice"
+    assert verified.key is not None
     assert verified.key.kid == "k1"
 
 

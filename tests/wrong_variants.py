@@ -69,6 +69,41 @@ VARIANTS: Final = (
         "if True:",
         ("test_rules.py::test_an_unknown_address_fails_allow_and_nothing_else",),
     ),
+    Variant(
+        "takes one of the scopes for all of them, where it is told at once",
+        "leaves.py",
+        "return (lambda principal, _: wanted <= principal.scopes,)",
+        "return (lambda principal, _: not wanted.isdisjoint(principal.scopes),)",
+        ("test_authorizer.py::test_what_is_told_at_once_is_what_checking_tells",),
+    ),
+    Variant(
+        "takes an unknown address for one inside, where it is told at once",
+        "leaves.py",
+        "return address is not None and address in self._networks",
+        "return address is None or address in self._networks",
+        ("test_authorizer.py::test_what_is_told_at_once_is_what_checking_tells",),
+    ),
+    Variant(
+        "asks for a token where networks alone decide",
+        "rules.py",
+        "before=_AT_ONCE_NEVER if rest is anyone or rest.tokenless else _at_once(first),",
+        "before=_at_once(first),",
+        ("test_authorizer.py::test_a_token_is_asked_for_at_once_only_where_nothing_else_will_do",),
+    ),
+    Variant(
+        "believes a remembered token for ever",
+        "identity.py",
+        "if found is not None and now < found.until and (found.key is None or self._still_holds(found, now)):",
+        "if found is not None and (found.key is None or self._still_holds(found, now)):",
+        ("test_identity.py",),
+    ),
+    Variant(
+        "believes a remembered token whose key is gone",
+        "identity.py",
+        "if found is not None and now < found.until and (found.key is None or self._still_holds(found, now)):",
+        "if found is not None and now < found.until:",
+        ("test_identity.py",),
+    ),
     # ---- which paths there are
     Variant(
         "takes a newline for part of a path, as re.match does",
@@ -421,8 +456,8 @@ VARIANTS: Final = (
     Variant(
         "takes a trailer for what a proxy wrote",
         "network.py",
-        "        if self.may_read_trailers(request):\n            return None",
-        "        if False:\n            return None",
+        "if len(lines) > 1 and CHUNKED in fields:",
+        "if False:",
         ("test_network.py::test_a_line_that_may_be_a_trailer_says_nothing",),
     ),
     Variant(

@@ -26,7 +26,7 @@ def authorize(policy: Policy, facts: Facts) -> Decision | Custom | None:
     Return the decision; or `None` if the caller must be identified first; or the `Custom` requirement whose async test
     must be awaited first.
     """
-    unmet = None if policy.asks_who_first else policy.first.check(facts)
+    unmet = policy.first.check(facts)
     if unmet is None:
         if policy.rest is anyone:
             return policy.allowed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -82,7 +83,7 @@ class DjangoRoutes:
             return self._untaken(found), _NO_PARAMS
         known = self._known_of(match)
         if known.path_param is not None and _only_param_has_dots(found.path, str(match.kwargs[known.path_param])):
-            return known.found._replace(takes_dot_segments=True), match.kwargs
+            return replace(known.found, takes_dot_segments=True), match.kwargs
         return known.found, match.kwargs
 
     def _known_of(self, match: ResolverMatch) -> Known:

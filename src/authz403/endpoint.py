@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -10,19 +11,21 @@ from authz403.decision import Decision
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import EVERYTHING, PathPattern
-from authz403.policy import Requirement
+from authz403.policy import IsMet, Requirement
 
 Native = TypeVar("Native")
 Native_contra = TypeVar("Native_contra", contravariant=True)
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
-class Policy(NamedTuple):
+# What every request looks at has slots: they are read in half the time of a named tuple's fields.
+@dataclass(frozen=True, slots=True)
+class Policy:
     """What one kind of request must meet, with the decision for where it does.
 
     The requirement is judged in two parts: `first` what needs no token and is told first, then the `rest`. `demanded`
-    are the ids of the marked requirements that it holds. `asks_who_first` says that nothing can be told before the
-    caller is known.
+    are the ids of the marked requirements that it holds. Where all that `before` holds is met at once, it is time to
+    ask who the caller is; where all that `then` holds is met too, the request is allowed. All else is for `check`.
     """
 
     requirement: Requirement
@@ -32,7 +35,8 @@ class Policy(NamedTuple):
     allowed: Decision
     conceals: bool
     demanded: frozenset[int]
-    asks_who_first: bool
+    before: tuple[IsMet, ...]
+    then: tuple[IsMet, ...]
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):
@@ -111,7 +115,8 @@ class Place(NamedTuple):
 _NO_PLACE: Final = Place()
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Found:
     """What the app's own router would do with a request.
 
     `endpoint` is what it would run. Where it would run nothing (its own 404, 405 or redirect), that is the group that

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -135,12 +136,12 @@ class FlaskRoutes:
         known = self._known(rule, judged.view)
         found = known.found
         if known.path_param is not None and _only_param_has_dots(path, str(judged.params[known.path_param])):
-            found = found._replace(takes_dot_segments=True)
+            found = replace(found, takes_dot_segments=True)
         if known.slash is not None and path.endswith("/") is not known.slash:
-            found = found._replace(own_path=f"{path}/" if known.slash else path[:-1])
+            found = replace(found, own_path=f"{path}/" if known.slash else path[:-1])
         if environ["REQUEST_METHOD"] == "OPTIONS" and known.answers_options:
             # Flask itself answers, with the methods of all rules for this path.
-            found = found._replace(betrayed=self._betrayed(judged, path))
+            found = replace(found, betrayed=self._betrayed(judged, path))
         return found, judged.params
 
     def _walked(self) -> FlaskWalk:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Final, TypeVar
 
 from authz403.audit import Audit, new_decision_id
@@ -13,7 +14,7 @@ from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_pref
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
-from authz403.facts import NOTHING, Facts, Rejected, facts_of
+from authz403.facts import Facts, Rejected, facts_of
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.leaves import Custom, ServiceNetworks
@@ -118,7 +119,7 @@ class Gate:
             | ({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS} if cors is not None else set())
         )
 
-    def decide(
+    def decide(  # noqa: C901, PLR0912 - the way of every request, in one frame: each more would cost it
         self,
         request: AccessRequest,
         routes: Routes[Native] = RULES_ALONE,
@@ -134,58 +135,55 @@ class Gate:
         """
         cors = self.cors if within is None else None
         headers = () if cors is None else cors.answer_headers(request.fields.get(ORIGIN))
-        outcome = Outcome(request, time.perf_counter(), headers, self.report_only)
+        outcome = Outcome(request, perf_counter(), headers, self.report_only)
         try:
-            if cors is not None and request.method == "OPTIONS" and is_preflight(request.method, request.fields):
-                return self._preflight(outcome, cors)
+            path, method = request.path, request.method
             if within is None:
+                outcome.address = address = self._network.client_address(request)
                 if request.peer_rewritten and self._network.fields:
                     self.audit.warn_once("peer_rewritten", _PEER_REWRITTEN)
-                outcome.address = self._network.client_address(request)
+                if cors is not None and method in _JUDGED_BY_CORS:
+                    if is_preflight(method, request.fields):
+                        return self._preflight(outcome, cors)
+                    if method == WEBSOCKET and not self._origin_fits(request, cors):
+                        return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
             else:
-                outcome.address, outcome.principal = within.address, within.principal
-            policy, path_params = self._policy_of(outcome, cors, routes, native)
-            if policy is None:
-                return outcome
+                outcome.address = address = within.address
+                outcome.principal = within.principal
+            is_usual_path = is_usual(path)
+            if not is_usual_path and is_malformed(path):
+                return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
+            found, path_params = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
+            if not is_usual_path and has_dot_segments(path) and not self._dots_fit(path, method, found):
+                return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
+            policy = self.rules.policy_for(found, path, method)
+            if found.endpoint is not None:
+                outcome.route = found.endpoint.route
+                outcome.demanded = policy.demanded
+            if policy.conceals:
+                outcome.missing_at = self.rules.missing_at(found.place, path, method)
             if policy.requirement is anyone:
                 outcome.decision = policy.allowed
                 return outcome
             now = self._clock()
-            if not policy.asks_who_first:
-                return self._decided(outcome, policy, facts_of(request, None, outcome.address, path_params, now))
+            for is_met in policy.before:
+                if not is_met(None, address):
+                    return self._decided(outcome, policy, facts_of(request, None, address, path_params, now))
             identity = self._identifier.identify(request, now)
+            if isinstance(identity, Principal):
+                outcome.principal = identity
+                for is_met in policy.then:
+                    if not is_met(identity, address):
+                        break
+                else:
+                    outcome.decision = policy.allowed
+                    return outcome
+            facts = facts_of(request, None, address, path_params, now)
             if isinstance(identity, Need):
-                facts = facts_of(request, None, outcome.address, path_params, now)
                 return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
-            _note(outcome, identity)
-            return self._decided(outcome, policy, facts_of(request, identity, outcome.address, path_params, now))
+            return self._known(outcome, policy, facts, identity)
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
-
-    def _policy_of(
-        self, outcome: Outcome, cors: Cors | None, routes: Routes[Native], native: Native | None
-    ) -> tuple[Policy | None, Mapping[str, object]]:
-        """Return what the request must meet, with its path parameters; no policy where it is refused already."""
-        request = outcome.request
-        path, method = request.path, request.method
-        if cors is not None and method == WEBSOCKET and not self._origin_fits(request, cors):
-            self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
-            return None, NOTHING
-        is_usual_path = is_usual(path)
-        if not is_usual_path and is_malformed(path):
-            self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            return None, NOTHING
-        found, path_params = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request
-        if not is_usual_path and has_dot_segments(path) and not self._dots_fit(path, method, found):
-            self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
-            return None, NOTHING
-        policy = self.rules.policy_for(found, path, method)
-        if found.endpoint is not None:
-            outcome.route = found.endpoint.route
-            outcome.demanded = policy.demanded
-        if policy.conceals:
-            outcome.missing_at = self.rules.missing_at(found.place, path, method)
-        return policy, path_params
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)
@@ -232,7 +230,6 @@ class Gate:
         headers, failed = cors.preflight(outcome.request.fields)
         outcome.headers = headers
         if failed is not None:
-            outcome.address = self._network.client_address(outcome.request)
             return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.PREFLIGHT_REFUSED, hint=f"not allowed: {failed}"))
         outcome.decision = _PREFLIGHT_ALLOWED
         outcome.response = Response(_NO_CONTENT, headers, b"")
@@ -317,7 +314,7 @@ class Gate:
     def refused(self, request: AccessRequest, reason: Reason, hint: str) -> Outcome:
         """Return the refusal of a request that was never decided."""
         headers = () if self.cors is None else self.cors.answer_headers(request.fields.get(ORIGIN))
-        return self.broken(Outcome(request, time.perf_counter(), headers, report_only=False), reason, hint)
+        return self.broken(Outcome(request, perf_counter(), headers, report_only=False), reason, hint)
 
     def record(self, outcome: Outcome) -> None:
         """Write the event of a request that was decided, once."""
@@ -384,6 +381,7 @@ _PEER_REWRITTEN: Final = (
     "the server has already put a forwarded address in the place of the peer, so that trusted_proxies are not seen; "
     "let it leave the peer alone (uvicorn: --no-proxy-headers)"
 )
+_JUDGED_BY_CORS: Final = frozenset({"OPTIONS", WEBSOCKET})
 _PREFLIGHT_ALLOWED: Final = Decision(True, "preflight", status=_NO_CONTENT)  # noqa: FBT003 - a row of the named tuple
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from threading import Lock
 from types import MappingProxyType
@@ -111,20 +112,24 @@ class Identifier:
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
         lines = request.fields.get(self._first_field)
-        if lines is not None and len(lines) == 1 and lines[0][:7] == "Bearer " and len(lines[0]) <= LONGEST_CREDENTIAL:
+        if lines is not None and len(lines) == 1:
             # A token is looked up before it is read: in its usual spelling, the line is its entry.
-            remembered = self._recalled(sha256(lines[0].encode("utf-8", "surrogatepass")).digest(), now)
-            if remembered is not None:
-                return remembered
+            line = lines[0]
+            if line[:7] == "Bearer " and len(line) <= LONGEST_CREDENTIAL:
+                found = self._tokens.get(sha256(line.encode("utf-8", "surrogatepass")).digest())
+                if found is not None and now < found.until and (found.key is None or self._still_holds(found, now)):
+                    if self._lookup is not None or found.source.is_revoked is not None:
+                        return self._admitted(found, now)
+                    return found.principal
         unusable = MISSING
         for field in self._by_field:
             if field == SUBPROTOCOL and request.method != WEBSOCKET:
                 continue
-            found = self._by_token(field, request.fields.get(field, ()), now)
-            if not isinstance(found, Unusable):
-                return found
-            if found is not MISSING:
-                unusable = found
+            named = self._by_token(field, request.fields.get(field, ()), now)
+            if not isinstance(named, Unusable):
+                return named
+            if named is not MISSING:
+                unusable = named
         if not self._ask_others:
             return Rejected(unusable.reason, unusable.hint)
         other = self._from_others(request, now, 0)
@@ -149,12 +154,12 @@ class Identifier:
     def _recalled(self, entry: bytes, now: float) -> Identity | Need[Identity] | None:
         """Return the caller of a token that was verified before, if it is still good."""
         found = self._tokens.get(entry)
-        if found is None:
-            return None
-        source = found.source
-        if now - source.leeway < found.expires_at and source.keys.still_holds(found.key, now):
+        if found is not None and now < found.until and self._still_holds(found, now):
             return self._admitted(found, now)
         return None
+
+    def _still_holds(self, found: Verified, now: float) -> bool:
+        return found.key is None or found.source.keys.still_holds(found.key, now)
 
     def _admitted(self, found: Verified, now: float) -> Identity | Need[Identity]:
         """Return the caller of a good token, unless it was revoked since."""
@@ -205,7 +210,7 @@ class Identifier:
     def _remember(self, entry: bytes, found: Verified | Rejected, now: float) -> Identity | Need[Identity]:
         if isinstance(found, Rejected):
             return found
-        found = found._replace(principal=self._granted(found.principal))
+        found = replace(found, principal=self._granted(found.principal))
         if self._most_tokens:
             with self._lock:
                 remember(self._tokens, entry, found, most=self._most_tokens)

@@ -10,8 +10,8 @@ from typing import Final, Literal
 from authz403.errors import Mistakes
 from authz403.facts import Facts, Rejected
 from authz403.need import is_async
-from authz403.network import AddressSet, Network
-from authz403.policy import WAITS_FOR_IDENTITY, Kind, Requirement, Unmet
+from authz403.network import Address, AddressSet, Network
+from authz403.policy import WAITS_FOR_IDENTITY, IsMet, Kind, Requirement, Unmet
 from authz403.principal import Principal, is_numeric_date
 from authz403.reasons import Reason
 
@@ -50,6 +50,10 @@ class Authenticated(NeedsIdentity):
         """See `Requirement`."""
         identity = facts.identity
         return None if isinstance(identity, Principal) else self._nobody(identity)
+
+    def at_once(self) -> tuple[IsMet, ...]:
+        """See `Requirement`."""
+        return ()  # that there is a caller
 
     def stepped_up(self, *, acr_values: Iterable[str] = (), max_age: int | None = None) -> Requirement:
         """Need a sign-in of one of these classes (`acr`) and at most `max_age` seconds old (RFC 9470)."""
@@ -156,6 +160,13 @@ class Scopes(NeedsIdentity):
             detail=_needs("scope", self.names, one_is_enough=True) if len(self.told_scopes) < len(self.names) else None,
         )
 
+    def at_once(self) -> tuple[IsMet, ...]:
+        """See `Requirement`."""
+        wanted = self._set
+        if self.one_is_enough:
+            return (lambda principal, _: not wanted.isdisjoint(principal.scopes),)
+        return (lambda principal, _: wanted <= principal.scopes,)
+
     def __repr__(self) -> str:
         return f"{'any_scope' if self.one_is_enough else 'scopes'}({_words(self.names)})"
 
@@ -190,6 +201,17 @@ class Held(NeedsIdentity):
             return unmet._replace(required_roles=self._names, missing_roles=missing)
         return unmet._replace(required_permissions=self._names, missing_permissions=missing)
 
+    def at_once(self) -> tuple[IsMet, ...]:
+        """See `Requirement`."""
+        wanted, is_role = self._set, self._what == "role"
+        if is_role and self._one_is_enough:
+            return (lambda principal, _: not wanted.isdisjoint(principal.roles),)
+        if is_role:
+            return (lambda principal, _: wanted <= principal.roles,)
+        if self._one_is_enough:
+            return (lambda principal, _: not wanted.isdisjoint(principal.permissions),)
+        return (lambda principal, _: wanted <= principal.permissions,)
+
     def __repr__(self) -> str:
         return f"{f'any_{self._what}' if self._one_is_enough else f'{self._what}s'}({_words(self._names)})"
 
@@ -216,6 +238,14 @@ class Networks(Requirement):
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED, unknown=True, hint="the client's address is not known")
         return None if address in self._networks else Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED)
 
+    def at_once(self) -> tuple[IsMet, ...]:
+        """See `Requirement`."""
+        return (self._holds,)
+
+    def _holds(self, principal: Principal | None, address: Address | None) -> bool:
+        del principal
+        return address is not None and address in self._networks
+
     def __repr__(self) -> str:
         return f"networks({_words(self._networks.cidrs)})"
 
@@ -241,6 +271,16 @@ class ServiceNetworks(Requirement):
         if address in self._denied or (self._allowed is not None and address not in self._allowed):
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED)
         return None
+
+    def at_once(self) -> tuple[IsMet, ...]:
+        """See `Requirement`."""
+        return (self._lets_in,)
+
+    def _lets_in(self, principal: Principal | None, address: Address | None) -> bool:
+        del principal
+        if address is None or address in self._denied:
+            return False
+        return self._allowed is None or address in self._allowed
 
     def __repr__(self) -> str:
         return "the networks of the service"

@@ -174,6 +174,7 @@ class Network:
     fields: frozenset[str] = field(init=False, repr=False, compare=False)
     _trusted: AddressSet = field(init=False, repr=False, compare=False)
     _trusts_unix: bool = field(init=False, repr=False, compare=False)
+    _is_peer: bool = field(init=False, repr=False, compare=False)
     _walked: dict[tuple[str | None, tuple[str, ...]], Address | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -200,6 +201,7 @@ class Network:
 
         put = object.__setattr__
         put(self, "_walked", {})
+        put(self, "_is_peer", source == "peer")
         put(self, "_trusts_unix", UNIX in proxies)
         put(self, "_trusted", addresses("trusted_proxies", proxies))
         put(self, "allowed", addresses("allow", () if self.allow is None else mistakes.strings("allow", self.allow)))
@@ -215,18 +217,16 @@ class Network:
 
     def client_address(self, request: AccessRequest) -> Address | None:
         """Return the address of the client, or `None` where nobody trustworthy says it."""
-        peer = request.peer
-        if self.source == "peer":
-            return None if peer is None else parse_address(peer)
-        if self.may_read_trailers(request):
+        peer, fields = request.peer, request.fields
+        lines = () if self._is_peer else fields.get(self.source, ())  # type: ignore[arg-type]  # made a name at start
+        if len(lines) > 1 and CHUNKED in fields:
             return None
-        lines = request.fields.get(self.source or "", ())
         # Requests of one client come by the same way, so that a walk is done once.
         way = (peer, lines)
         address = self._walked.get(way, _NOT_WALKED)
         if isinstance(address, _NotWalked):
             address = self._walk(peer, lines)
-            if sum(map(len, lines)) <= _LONGEST_WAY and self.trusts_peer(peer):
+            if sum(map(len, lines)) <= _LONGEST_WAY and (self._is_peer or self.trusts_peer(peer)):
                 if len(self._walked) >= _MOST_WALKS:
                     self._walked.clear()
                 self._walked[way] = address

@@ -7,12 +7,14 @@ could not be found out ever opens anything.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from authz403.errors import ConfigurationError, Mistakes
 from authz403.facts import Facts, Rejected
+from authz403.network import Address
+from authz403.principal import Principal
 from authz403.reasons import Reason
 
 
@@ -61,6 +63,9 @@ class Unmet(NamedTuple):
     rejected: Rejected | None = None
 
 
+IsMet = Callable[[Principal | None, Address | None], bool]
+"""Tells in one set operation that something is met; where it does not, `Requirement.check` has to be asked."""
+
 WAITS_FOR_IDENTITY: Final = Unmet(Kind.AUTHENTICATION, Reason.MISSING_TOKEN, unknown=True, waiting=True)
 
 
@@ -89,6 +94,10 @@ class Requirement:
     def check(self, facts: Facts) -> Unmet | None:
         """Return `None` where the requirement is met, else why it is not."""
         raise NotImplementedError
+
+    def at_once(self) -> tuple[IsMet, ...] | None:
+        """Return what tells at once that this is met, all of it together; `None` where only `check` can tell."""
+        return None
 
     def ensures_identity(self, *, met: bool = True) -> bool:
         """Tell whether the caller is known wherever this is met (or, with `met=False`, is known to be unmet)."""
@@ -146,6 +155,9 @@ class _Verdict(Requirement):
         del facts
         return self._unmet
 
+    def at_once(self) -> tuple[IsMet, ...] | None:
+        return () if self._unmet is None else None
+
     def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
         del most
         return ((self,),) if self._unmet is None else ()
@@ -177,6 +189,15 @@ class _All(Requirement):
         if unmet is not None and unmet.kind in _TELLS_SCOPES and self._scopes:
             return unmet._replace(required_scopes=_union(self._scopes, unmet.required_scopes))
         return unmet
+
+    def at_once(self) -> tuple[IsMet, ...] | None:
+        found: list[IsMet] = []
+        for part in self.parts:
+            at_once = part.at_once()
+            if at_once is None:
+                return None
+            found += at_once
+        return tuple(found)
 
     def ensures_identity(self, *, met: bool = True) -> bool:
         known = (part.ensures_identity(met=met) for part in self.parts)
@@ -316,6 +337,9 @@ class _Concealed(Requirement):
 
     def check(self, facts: Facts) -> Unmet | None:
         return self.inner.check(facts)
+
+    def at_once(self) -> tuple[IsMet, ...] | None:
+        return self.inner.at_once()
 
     def ensures_identity(self, *, met: bool = True) -> bool:
         return self.inner.ensures_identity(met=met)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz403.decision import Decision
@@ -15,7 +15,7 @@ from authz403.endpoint import Betrayed, Endpoint, Found, Place, Policies, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
-from authz403.policy import Requirement, all_of, anyone, deny, in_two, no_policy
+from authz403.policy import IsMet, Requirement, all_of, anyone, deny, in_two, no_policy
 from authz403.request import KNOWN_METHODS, TOKEN
 
 ANY_METHOD: Final = "*"
@@ -106,11 +106,13 @@ class Rules:
     def policy_for(self, found: Found, path: str, method: str) -> Policy:
         """Return what a request must meet, given what the app's own router would do with it."""
         endpoint = found.endpoint
-        if found.own_path is not None and endpoint is not None:
-            return self._as_spelled(found._replace(own_path=None), endpoint, found.own_path, path, method)
-        if endpoint is None or found.betrayed is not None or endpoint.policies.rules is not self:
+        if endpoint is None or found.betrayed is not None or found.own_path is not None:
+            if endpoint is not None and found.own_path is not None:
+                return self._as_spelled(replace(found, own_path=None), endpoint, found.own_path, path, method)
             return self._policy_for(found, path, method)
         policies = endpoint.policies
+        if policies.rules is not self:
+            return self._policy_for(found, path, method)
         policy = policies.by_method.get(method)
         if policy is not None:
             return policy
@@ -211,7 +213,7 @@ class Rules:
         if found is None:
             words = "; ".join(policy.words for policy in (one, other) if policy.requirement is not anyone)
             joined = _policy((one.requirement, other.requirement), words, ())
-            joined = joined._replace(demanded=one.demanded | other.demanded)
+            joined = replace(joined, demanded=one.demanded | other.demanded)
             if len(self._joined) >= _MOST_JOINED:
                 self._joined.clear()  # those of routes that are gone
             found = self._joined[key] = (joined, one, other)
@@ -246,8 +248,17 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
         Decision(allowed=True, policy=told, concealed=requirement.conceals),
         requirement.conceals,
         demanded,
-        first is anyone and not rest.tokenless,
+        before=_AT_ONCE_NEVER if rest is anyone or rest.tokenless else _at_once(first),
+        then=_at_once(rest),
     )
+
+
+def _at_once(requirement: Requirement) -> tuple[IsMet, ...]:
+    found = requirement.at_once()
+    return _AT_ONCE_NEVER if found is None else found
+
+
+_AT_ONCE_NEVER: Final[tuple[IsMet, ...]] = (lambda *_: False,)
 
 
 def as_rules(mistakes: Mistakes, rules: object) -> tuple[Rule, ...]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from authz403.claims import (
     ClaimNames,
@@ -54,13 +54,18 @@ FIELD_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _NOT_FOR_TOKENS: Final = frozenset({"cookie", "host", "origin", "referer"})
 
 
-class Verified(NamedTuple):
-    """A token that was found good: whom it names, until when, and the source and the key that vouch for it."""
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A token that was found good: whom it names, and the source and the key that vouch for it.
+
+    `until` is when it ends, in seconds since the epoch, the source's leeway included. `key` is `None` where keys are
+    configured, so that they never change.
+    """
 
     principal: Principal
-    expires_at: float
+    until: float
     source: BearerTokens
-    key: VerificationKey
+    key: VerificationKey | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -196,7 +201,8 @@ class BearerTokens:
         if wrong is None:
             try:
                 principal = principal_of(self.names, signed.claims, signed.payload, self.issuer, token)
-                return Verified(principal, principal.expires_at or 0.0, self, key)
+                until = (principal.expires_at or 0.0) + self.leeway
+                return Verified(principal, until, self, key if self.fetches_keys else None)
             except WrongType as error:
                 wrong = Reason.INVALID_TOKEN, str(error)
         reason, why = wrong

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from starlette.applications import Starlette
@@ -287,7 +288,10 @@ class Walk:
         self._serves(Served(endpoint.pattern, methods, endpoint, place.params, key))
         is_leaf = kind in {Route, WebSocketRoute} and entry.is_plain and own_class is None and entry.path_param is None
         found = Found(endpoint, place.found_at())
-        return entry._replace(endpoint=endpoint, found=found, kind=own_class, is_leaf=is_leaf)
+        literal_methods = route.methods if is_leaf and kind is Route and pattern.is_literal and route.methods else ()
+        return replace(
+            entry, endpoint=endpoint, found=found, kind=own_class, is_leaf=is_leaf, literal_methods=literal_methods
+        )
 
     def _group(self, entry: Entry, place: _Place) -> Entry:
         """Walk a Mount or Host."""
@@ -321,7 +325,7 @@ class Walk:
             place = place._replace(prefix=EVERYTHING)
         endpoint = Endpoint(f"{place.label}/**", type(app).__name__, place.marks)
         inner = self._table(found, place)
-        return entry._replace(endpoint=endpoint, inner=inner, root_path=root_path, hops=way_to_router(app))
+        return replace(entry, endpoint=endpoint, inner=inner, root_path=root_path, hops=way_to_router(app))
 
     def _opaque(self, entry: Entry, app: object, place: _Place) -> Entry:
         """Note the one endpoint that an app is which nobody can look into."""
@@ -333,7 +337,7 @@ class Walk:
             resolves_paths=True,
         )
         self._serves(Served(PathPattern(place.prefix.segments, below=True), None, endpoint, place.params, place.key))
-        return entry._replace(endpoint=endpoint, found=Found(endpoint, place.found_at()))
+        return replace(entry, endpoint=endpoint, found=Found(endpoint, place.found_at()))
 
     def _default(self, router: Any, place: _Place) -> Entry | None:
         """Walk what a router runs where no route fits, if that is not its own 404."""
@@ -353,7 +357,7 @@ class Walk:
             resolves_paths=True,
         )
         self._serves(Served(PathPattern(place.prefix.segments, below=True), None, endpoint, place.params))
-        return entry._replace(endpoint=endpoint, found=Found(endpoint, place.found_at()))
+        return replace(entry, endpoint=endpoint, found=Found(endpoint, place.found_at()))
 
     def _serves(self, served: Served) -> None:
         self.served.append(served)
