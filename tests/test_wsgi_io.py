@@ -34,18 +34,18 @@ def test_the_path_is_what_an_app_makes_of_path_info(environ: dict[str, str], pat
 
 def test_a_missing_path_is_judged_as_the_root() -> None:
     """An app that is mounted by a script name gets an empty path where its own root is asked for."""
-    assert access_request(environ_of(more={"PATH_INFO": None, "SCRIPT_NAME": "/shop"}), ()).path == "/"
+    assert access_request(environ_of(more={"PATH_INFO": None, "SCRIPT_NAME": "/shop"}), {}).path == "/"
 
 
 @pytest.mark.parametrize("method", ["GET", "get", "PURGE", "OPTIONS"])
 def test_a_method_is_as_it_was_received(method: str) -> None:
     """Servers and apps may know methods that nobody else knows."""
-    assert access_request(environ_of(method=method), ()).method == method
+    assert access_request(environ_of(method=method), {}).method == method
 
 
 def test_no_client_can_invent_a_websocket() -> None:
     """Rules for handshakes judge no request of a method that only looks like one."""
-    assert access_request(environ_of(method="WEBSOCKET"), ()).method == "HTTP WEBSOCKET"
+    assert access_request(environ_of(method="WEBSOCKET"), {}).method == "HTTP WEBSOCKET"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_no_client_can_invent_a_websocket() -> None:
 )
 def test_the_peer_of_a_unix_socket_has_no_address(keys: dict[str, object], peer: str | None) -> None:
     """Whoever binds its own end to a path such as 10.0.0.1 would have that for its address at gunicorn and granian."""
-    assert access_request(environ_of(more=keys), ()).peer == peer
+    assert access_request(environ_of(more=keys), {}).peer == peer
 
 
 def test_header_fields_are_found_by_their_keys() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,12 +22,11 @@ from authz403.asgi_io import (
 from authz403.checks import current
 from authz403.decision import Outcome
 from authz403.door import TICKETS, Doors, Ticket
-from authz403.endpoint import RULES_ALONE
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.fulfil import fulfilled
 from authz403.gate import Gate
 from authz403.need import Need
-from authz403.principal import ANONYMOUS
+from authz403.principal import ANONYMOUS, Anonymous, Principal
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import Trail
@@ -34,6 +34,7 @@ from authz403.startup import check_app, meeting
 from authz403.tokens import SUBPROTOCOL
 from authz403.walk import AppRoutes
 
+_GUARDED: Final = frozenset({"http", "websocket"})
 _NOT_FOUND: Final = 404
 
 
@@ -44,7 +45,8 @@ class _Find:
 _FIND: Final = _Find()
 
 
-class _Met(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Met:
     """A gate that has met its app."""
 
     gate: Gate
@@ -74,49 +76,32 @@ class AuthzMiddleware:
         self._met: _Met | None = None
         self._failure: ConfigurationError | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # The way of every request, in one frame: each more would cost it.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915
         """Serve one connection (ASGI 3)."""
-        kind = scope["type"]
-        if kind == "lifespan":
+        if scope["type"] not in _GUARDED:
+            if scope["type"] != "lifespan":
+                raise RuntimeError(f"authz403 does not know what to do with an ASGI scope of type {scope['type']!r}")
             await self._lifespan(scope, receive, send)
             return
-        if kind not in {"http", "websocket"}:
-            raise RuntimeError(f"authz403 does not know what to do with an ASGI scope of type {kind!r}")
         met = self._met or self._meet()
         if met is None:
             await self._misconfigured(scope, send)
             return
-        outer: tuple[Ticket, ...] = scope.get(TICKETS, ())
-        for number, ticket in enumerate(outer):
-            if ticket.routes is not None and ticket.routes is met.routes:
-                # The app asks itself with a copy of the scope: another request, which is decided anew.
-                outer = outer[:number]
-                scope = {**scope, TICKETS: outer}
-                break
+        if TICKETS in scope:
+            await self._inside(met, scope, receive, send)
+            return
+        gate = met.gate
         trail: Trail = []
-        within = outer[-1].outcome if outer else None
-        if met.routes is None:
-            step = met.gate.decide(access_request(scope, met.wanted), RULES_ALONE, scope, within=within)
-        else:
-            root_path = met.routes.walk.root_path
-            seen = {**scope, "root_path": root_path} if root_path else scope
-            request = access_request(seen, met.wanted)
-            step = met.gate.decide(request, met.routes, (seen, trail, request.path), within=within)
+        step = _decide(met, scope, trail)
         while isinstance(step, Need):
             step = step.resume(await fulfilled(step))
-        if within is not None:
-            await self._inside(met, within, step, trail, scope, receive, send)
-        elif step.response is not None:
-            met.gate.record(step)
-            await respond(step.response, scope, send)
-        else:
-            await self._outermost(met, step, trail, scope, receive, send)
-
-    async def _outermost(
-        self, met: _Met, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Run the app for a request that goes on, and write its one event when the answer starts."""
-        gate = met.gate
+        outcome = step
+        if outcome.response is not None:
+            gate.record(outcome)
+            await respond(outcome.response, scope, send)
+            return
+        # The request goes on, and its one event is written when the answer starts.
         offered = hide_token(scope) if met.reads_subprotocol and scope["type"] == "websocket" else None
 
         async def send_on(message: Message) -> None:
@@ -124,15 +109,21 @@ class AuthzMiddleware:
                 outcome.answered = True
                 gate.record(outcome.inner or outcome)
                 conceals = message.get("status") == _NOT_FOUND and met.conceals
-                message = with_headers(message, outcome.headers, keep_out_of_caches=conceals)
+                if outcome.headers or conceals:
+                    message = with_headers(message, outcome.headers, keep_out_of_caches=conceals)
                 if offered is not None:
                     message = choosing_subprotocol(message, offered)
             await send(message)
 
-        self._let_in(met, outcome, outcome, trail, scope)
+        scope["user"] = who = _caller(outcome)
+        scope["auth"] = who.credentials
+        scope[TICKETS] = (Ticket(gate, outcome, outcome, trail, scope, met.routes),)
         token = current.set(outcome)
         try:
-            await self._run(outcome, trail, scope, receive, send_on)
+            if outcome.concealed_as_missing and not trail:
+                await missing_page(scope, receive, send_on)  # there is no router that could say it
+            else:
+                await self.app(scope, receive, send_on)
         except AccessDenied as denied:
             await self._denied_inside(met, outcome, denied, scope, receive, send_on)
         except Exception as error:
@@ -146,36 +137,41 @@ class AuthzMiddleware:
                 outcome.answered = True
                 gate.record(outcome.inner or outcome)
 
-    async def _inside(
-        self, met: _Met, outermost: Outcome, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _inside(self, met: _Met, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
+        outer: tuple[Ticket, ...] = scope[TICKETS]
+        for number, ticket in enumerate(outer):
+            if ticket.routes is not None and ticket.routes is met.routes:
+                # The app asks itself with a copy of the scope: another request, which is decided anew.
+                outer = outer[:number]
+                scope = {**scope, TICKETS: outer}
+                break
+        if not outer:
+            del scope[TICKETS]
+            await self(scope, receive, send)
+            return
+        outermost = outer[-1].outcome
+        trail: Trail = []
+        step = _decide(met, scope, trail, within=outermost)
+        while isinstance(step, Need):
+            step = step.resume(await fulfilled(step))
+        outcome = step
         if not outcome.decision.allowed:
             outermost.inner = outcome
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
             return
-        self._let_in(met, outermost, outcome, trail, scope)
+        scope["user"] = who = _caller(outcome)
+        scope["auth"] = who.credentials
+        scope[TICKETS] = (*outer, Ticket(met.gate, outermost, outcome, trail, scope, met.routes))
         token = current.set(outcome)
         try:
-            await self._run(outcome, trail, scope, receive, send)
+            if outcome.concealed_as_missing and not trail:
+                await missing_page(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         finally:
             current.reset(token)
-
-    def _let_in(self, met: _Met, outermost: Outcome, outcome: Outcome, trail: Trail, scope: Scope) -> None:
-        """Leave the caller in the scope, and the ticket for the doors."""
-        # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
-        who = ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
-        scope["user"] = who
-        scope["auth"] = who.credentials
-        ticket = Ticket(met.gate, outermost, outcome, trail, scope, met.routes)
-        scope[TICKETS] = (*scope.get(TICKETS, ()), ticket)
-
-    async def _run(self, outcome: Outcome, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
-        if outcome.concealed_as_missing and not trail:
-            await missing_page(scope, receive, send)  # there is no router that could say it
-        else:
-            await self.app(scope, receive, send)
 
     async def _denied_inside(
         self, met: _Met, outcome: Outcome, denied: AccessDenied, scope: Scope, receive: Receive, send: Send
@@ -255,6 +251,23 @@ class AuthzMiddleware:
         gate.record(outcome)
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
+
+
+def _decide(met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None) -> Outcome | Need[Outcome]:
+    routes = met.routes
+    if routes is None:
+        return met.gate.decide(access_request(scope, met.wanted), within=within)
+    root_path = routes.walk.root_path
+    if root_path:
+        scope = {**scope, "root_path": root_path}
+    request = access_request(scope, met.wanted)
+    return met.gate.decide(request, routes, (scope, trail, request.path), within=within)
+
+
+def _caller(outcome: Outcome) -> Principal | Anonymous:
+    """Return who asks, as the app may know it."""
+    # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
+    return ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
 
 
 def _wanted(gate: Gate) -> dict[bytes, str]:

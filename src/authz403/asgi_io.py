@@ -21,6 +21,7 @@ POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 STARTS_ANSWER: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
+_OF_NO_INTEREST: Final = frozenset({b"content-type", b"content-length"})  # as nearly every answer has them
 _WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
 
 
@@ -28,27 +29,24 @@ def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
     """Read the facts of a request, with the header fields that are `wanted`, in one pass over the headers."""
     fields: dict[str, tuple[str, ...]] = {}
     for name, value in scope["headers"]:
-        field = wanted.get(name)
-        if field is not None:
-            text = value.decode("latin-1")
+        if name in wanted:
+            field, text = wanted[name], value.decode("latin-1")
             fields[field] = (*fields[field], text) if field in fields else (text,)
+    method = WEBSOCKET
+    if scope["type"] == "http":
+        method = scope["method"]
+        if method == WEBSOCKET:  # a client may invent a method of that name
+            method = f"HTTP {method}"
     client = scope.get("client")
     peer = client[0] if client else None
     return access_request_of(
-        _method(scope),
-        get_route_path(scope),
-        peer if isinstance(peer, str) else None,
+        method,
+        get_route_path(scope) if scope.get("root_path") else scope["path"],
+        peer if peer is None or isinstance(peer, str) else None,
         fields,
         # uvicorn's own reading of X-Forwarded-For leaves the forwarded address with port 0
-        bool(client and len(client) > 1 and client[1] == 0 and "x-forwarded-for" in fields),
+        "x-forwarded-for" in fields and bool(client and len(client) > 1 and client[1] == 0),
     )
-
-
-def _method(scope: Scope) -> str:
-    if scope["type"] == "websocket":
-        return WEBSOCKET
-    method: str = scope["method"]
-    return method if method != WEBSOCKET else f"HTTP {method}"  # a client may invent a method of that name
 
 
 async def respond(response: Response, scope: Scope, send: Send) -> None:
@@ -77,7 +75,11 @@ def with_headers(message: Message, own: Headers, *, keep_out_of_caches: bool) ->
     headers: list[tuple[bytes, bytes]] = []
     varies = cached = False
     for header in message.get("headers", ()):
-        name = header[0].lower()
+        name = header[0]
+        if name in _OF_NO_INTEREST:
+            headers.append(header)
+            continue
+        name = name.lower()
         if own and name.startswith(b"access-control-"):
             continue
         if name == b"vary":

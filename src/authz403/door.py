@@ -29,29 +29,24 @@ TICKETS: Final = "authz403"
 class Ticket:
     """What was decided on, left in the scope for doors and latches: whoever sees anything else runs nothing.
 
-    `outcome` is that of the outermost gate, where gates further in leave what they said. `missing_at` is the router
-    that answers where the request is concealed, `is_missing` says that it is, and `before` is the scope as it came to
-    that router.
+    `outcome` is that of the outermost gate, where gates further in leave what they said; `own` is that of this gate,
+    and `walk` what it knew of the app then. `before` is the scope as it came to the router that answers where the
+    request is concealed.
     """
 
-    __slots__ = (
-        *("before", "conceals", "gate", "is_missing", "method", "missing_at", "outcome", "routes"),
-        *("trail", "type", "walk"),
-    )
+    __slots__ = ("before", "gate", "method", "outcome", "own", "routes", "trail", "type", "walk")
 
     def __init__(
         self, gate: Gate, outermost: Outcome, own: Outcome, trail: Trail, scope: Scope, routes: AppRoutes | None
     ) -> None:
         self.gate = gate
         self.outcome = outermost
-        self.conceals = own.decision.concealed
+        self.own = own
         self.type = scope["type"]
         self.method = scope.get("method")
         self.trail = trail
         self.routes = routes
         self.walk = None if routes is None else routes.walk
-        self.missing_at = own.missing_at
-        self.is_missing = own.concealed_as_missing
         self.before: Scope | None = None
 
     @property
@@ -68,6 +63,9 @@ class Ticket:
         return self.is_for(scope) and (self.walk is None or router not in self.walk.routers)
 
 
+_GUARDED: Final = frozenset({"http", "websocket"})
+
+
 class Door:
     """Stands before a router: runs it only for a request that a gate decided on, and that is still the same request."""
 
@@ -79,18 +77,19 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
-        if scope["type"] not in {"http", "websocket"}:
+        tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
+        if not tickets and scope["type"] not in _GUARDED:
             await self.app(scope, receive, send)
             return
-        tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
         if not self._is_expected(tickets, scope):
             await self._mismatch(tickets, scope, receive, send)
             return
         for ticket in tickets:
-            if ticket.conceals and ticket.missing_at == self._here:
+            own = ticket.own
+            if own.missing_at == self._here and own.decision.concealed:
                 # The router writes into the scope what a concealed refusal from inside a handler must not show.
                 ticket.before = dict(scope)
-                if ticket.is_missing:
+                if own.concealed_as_missing:
                     scope.setdefault("router", self._router)
                     await self._router.not_found(scope, receive, send)
                     return
@@ -114,7 +113,7 @@ class Door:
         send: Send,
     ) -> None:
         """Answer a request that was denied inside the app."""
-        concealing = next((ticket for ticket in tickets if ticket.conceals), None)
+        concealing = next((ticket for ticket in tickets if ticket.own.decision.concealed), None)
         tickets[0].gate.denied_by_app(outcome, denied, conceals=concealing is not None)
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
@@ -122,7 +121,7 @@ class Door:
         before = concealing.before if concealing is not None and concealing.before is not None else dict(scope)
         scope.clear()
         scope.update({**before, "user": ANONYMOUS, "auth": ANONYMOUS.credentials})
-        if concealing is None or concealing.missing_at == self._here:
+        if concealing is None or concealing.own.missing_at == self._here:
             scope.setdefault("router", self._router)
             await self._router.not_found(scope, receive, send)
         else:
@@ -130,7 +129,17 @@ class Door:
 
     def _is_expected(self, tickets: tuple[Ticket, ...], scope: Scope) -> bool:
         """Tell whether some gate decided that this router may see this request, and none decided on another."""
-        here = (self._here, get_route_path(scope))
+        here = (self._here, get_route_path(scope) if scope.get("root_path") else scope["path"])
+        if len(tickets) == 1:  # as nearly always
+            ticket = tickets[0]
+            walk = ticket.walk
+            if (
+                here in ticket.trail
+                and ticket.method == scope.get("method")
+                and ticket.type == scope["type"]
+                and (walk is None or not walk.watch.has_changed)
+            ):
+                return True
         expected = False
         for ticket in tickets:
             if _let_pass(ticket) or (ticket.is_for(scope) and here in ticket.trail):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Lock
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from authz403.checks import current
 from authz403.endpoint import Asked, Routes, Walked
@@ -86,12 +87,13 @@ class RouteMismatch(Exception):  # noqa: N818 - no error of the user's
         super().__init__(told)
 
 
-class _Met(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Met:
     """A gate that has met its app."""
 
     gate: Gate
     routes: WsgiRoutes | None
-    wanted: tuple[tuple[str, str], ...]
+    wanted: Mapping[str, str]
 
     @property
     def conceals(self) -> bool:
@@ -123,54 +125,32 @@ class AuthzMiddleware:
             if isinstance(gate, Gate | type) or not callable(gate):  # nothing is known later that is not known now
                 self.meet()
 
+    # The way of every request, in one frame: each more would cost it.
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request (PEP 3333)."""
         met = self._met or self._meet()
         if met is None:
             return self._misconfigured(environ, start_response)
-        outer: tuple[Ticket, ...] = environ.get(TICKETS, ())
-        if outer and met.routes is not None:
-            for number, ticket in enumerate(outer):
-                if ticket.met.routes is met.routes:
-                    # The app asks itself with a copy of the environ: another request, which is decided anew.
-                    outer = outer[:number]
-                    environ = {**environ, TICKETS: outer}
-                    break
-        request = access_request(environ, met.wanted)
+        if TICKETS in environ:
+            return self._inside(met, environ, start_response)
         answer: list[object] = []
-        within = outer[-1].own if outer else None
-        if met.routes is None:
-            step = met.gate.decide(request, within=within)
-        else:
-            step = met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
+        step = _decide(met, environ, answer)
         while isinstance(step, Need):
             step = step.resume(fulfilled_blocking(step))
-        if outer:
-            return self._inside(met, outer[0], step, answer, environ, start_response)
         if step.response is not None:
             met.gate.record(step)
             return respond(step.response, environ, start_response)
-        return self._outermost(met, step, answer, environ, start_response)
-
-    def meet(self) -> Gate:
-        """Bring gate and app together now, and return the gate; raises `ConfigurationError` where they do not fit."""
-        met = self._met or self._meet()
-        if met is None:
-            assert self._failure is not None  # noqa: S101 - it is one or the other
-            raise self._failure
-        return met.gate
-
-    def _outermost(
-        self, met: _Met, outcome: Outcome, answer: list[object], environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        """Run the app for a request that goes on, and write its one event when the answer starts."""
-        answering = _Answering(met, outcome, answer, environ, start_response)
-        environ[PRINCIPAL] = _caller(outcome)
+        # The request goes on, and its one event is written when the answer starts.
+        answering = _Answering(met, step, answer, environ, start_response)
+        environ[PRINCIPAL] = _caller(step)
         environ[TICKETS] = (answering,)
         body: Iterable[bytes] | None = None
-        token = current.set(outcome)
+        token = current.set(step)
         try:
-            body = self._run(outcome, environ, answering.start)
+            if step.concealed_as_missing and met.routes is None:  # there is no router that could say it
+                body = plain_page(HTTPStatus.NOT_FOUND, environ, answering.start)
+            else:
+                body = self.app(environ, answering.start)
             if answering.denied is not None:
                 _raise_instead_of(body, answering.denied)
         except Exception as error:  # noqa: BLE001 - raised again, unless it is for the gate to answer
@@ -182,37 +162,48 @@ class AuthzMiddleware:
         if type(body) in _WHOLE or is_sent_as_file(body, environ):
             answering.ended()
             return body
-        answering.body, answering.chunks = body, None
+        answering.body = body
         return answering
 
-    def _inside(
-        self,
-        met: _Met,
-        outermost: Ticket,
-        outcome: Outcome,
-        answer: list[object],
-        environ: Environ,
-        start_response: StartResponse,
-    ) -> Iterable[bytes]:
+    def meet(self) -> Gate:
+        """Bring gate and app together now, and return the gate; raises `ConfigurationError` where they do not fit."""
+        met = self._met or self._meet()
+        if met is None:
+            assert self._failure is not None  # noqa: S101 - it is one or the other
+            raise self._failure
+        return met.gate
+
+    def _inside(self, met: _Met, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
-        outermost.conceals = outermost.conceals or outcome.decision.concealed
-        if not outcome.decision.allowed:
-            outermost.outcome.inner = outcome
-        if outcome.response is not None:
-            return respond(outcome.response, environ, start_response)
-        environ[PRINCIPAL] = _caller(outcome)
-        environ[TICKETS] = (*environ[TICKETS], Ticket(met, outermost.outcome, outcome, answer))
-        outermost.speaker = outcome
-        token = current.set(outcome)
+        outer: tuple[Ticket, ...] = environ[TICKETS]
+        for number, ticket in enumerate(outer):
+            if met.routes is not None and ticket.met.routes is met.routes:
+                # The app asks itself with a copy of the environ: another request, which is decided anew.
+                outer = outer[:number]
+                environ = {**environ, TICKETS: outer}
+                break
+        if not outer:
+            del environ[TICKETS]
+            return self(environ, start_response)
+        outermost, answer = outer[0], list[object]()
+        step = _decide(met, environ, answer, within=outer[-1].own)
+        while isinstance(step, Need):
+            step = step.resume(fulfilled_blocking(step))
+        outermost.conceals = outermost.conceals or step.decision.concealed
+        if not step.decision.allowed:
+            outermost.outcome.inner = step
+        if step.response is not None:
+            return respond(step.response, environ, start_response)
+        environ[PRINCIPAL] = _caller(step)
+        environ[TICKETS] = (*outer, Ticket(met, outermost.outcome, step, answer))
+        outermost.speaker = step
+        token = current.set(step)
         try:
-            return self._run(outcome, environ, start_response)
+            if step.concealed_as_missing and met.routes is None:
+                return plain_page(HTTPStatus.NOT_FOUND, environ, start_response)
+            return self.app(environ, start_response)
         finally:
             current.reset(token)
-
-    def _run(self, outcome: Outcome, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if outcome.concealed_as_missing and self._routes is None:
-            return plain_page(HTTPStatus.NOT_FOUND, environ, start_response)  # there is no router that could say it
-        return self.app(environ, start_response)
 
     def _meet(self) -> _Met | None:
         """Bring gate and app together once, whichever thread comes first; what does not fit is kept in `_failure`."""
@@ -259,7 +250,8 @@ class _Answering(Ticket):
         self.met = met  # not by super(), which every request would pay for
         self.outcome = self.own = self.speaker = outcome
         self.answer = answer
-        self.conceals, self.denied = False, None
+        self.conceals = False
+        self.denied = self.chunks = None
         self._environ = environ
         self._start_response = start_response
 
@@ -280,7 +272,8 @@ class _Answering(Ticket):
 
     def write(self, data: bytes, /) -> object:
         """Write a piece of the body; called by apps that do not return it."""
-        self._answered()
+        if not self.outcome.answered:
+            self._answered()
         return self._write(data)
 
     def failed(self, error: Exception) -> Iterable[bytes]:
@@ -318,7 +311,8 @@ class _Answering(Ticket):
     def ended(self) -> None:
         """Note that the app has nothing more to say."""
         self._environ.pop(TICKETS, None)  # whoever sends the same environ to another app starts anew
-        self._answered()
+        if not self.outcome.answered:
+            self._answered()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -337,7 +331,8 @@ class _Answering(Ticket):
             chunk = next(self.chunks, b"")
         finally:
             current.reset(token)
-        self._answered()
+        if not self.outcome.answered:
+            self._answered()
         return chunk
 
     def close(self) -> None:
@@ -351,9 +346,8 @@ class _Answering(Ticket):
 
     def _answered(self) -> None:
         outcome = self.outcome
-        if not outcome.answered:
-            outcome.answered = True
-            self.met.gate.record(outcome.inner or outcome)
+        outcome.answered = True
+        self.met.gate.record(outcome.inner or outcome)
 
 
 def hides(environ: Environ, denied: AccessDenied) -> bool:
@@ -376,6 +370,15 @@ def _raise_instead_of(body: Iterable[bytes], denied: Exception) -> NoReturn:
 
 _WHOLE: Final = frozenset({list, tuple})
 """The types of bodies that are whole already, so that no more of the app runs while they are sent."""
+
+
+def _decide(
+    met: _Met, environ: Environ, answer: list[object], within: Outcome | None = None
+) -> Outcome | Need[Outcome]:
+    request = access_request(environ, met.wanted)
+    if met.routes is None:
+        return met.gate.decide(request, within=within)
+    return met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
 
 
 def _caller(outcome: Outcome) -> Principal | Anonymous:

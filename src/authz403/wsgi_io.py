@@ -29,37 +29,34 @@ _OF_NO_INTEREST: Final = frozenset({"Content-Type", "Content-Length", "content-t
 _SINGLE: Final = frozenset({ORIGIN, REQUEST_METHOD})
 
 
-def wanted_keys(fields: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Return the header fields that a gate reads, each with its key in an environ."""
+def wanted_keys(fields: Iterable[str]) -> Mapping[str, str]:
+    """Return the header fields that a gate reads, by their keys in an environ."""
     unprefixed = {"content-type", "content-length"}
     keys = ((name.upper().replace("-", "_"), name) for name in sorted(fields))
-    return tuple((key if name in unprefixed else f"HTTP_{key}", name) for key, name in keys)
+    return {key if name in unprefixed else f"HTTP_{key}": name for key, name in keys}
 
 
-def access_request(environ: Mapping[str, Any], wanted: Iterable[tuple[str, str]]) -> AccessRequest:
+def access_request(environ: Environ, wanted: Mapping[str, str]) -> AccessRequest:
     """Read the facts of a request, with the header fields that are `wanted`."""
-    fields: dict[str, tuple[str, ...]] = {name: (environ[key],) for key, name in wanted if key in environ}
-    origins = fields.get(ORIGIN)
-    if origins is not None and ("," in origins[0] or REQUEST_METHOD in fields):
+    fields: dict[str, tuple[str, ...]] = {}
+    for key in wanted:
+        if key in environ:
+            fields[wanted[key]] = (environ[key],)
+    if ORIGIN in fields and ("," in fields[ORIGIN][0] or REQUEST_METHOD in fields):
         for name in _SINGLE.intersection(fields):
             fields[name] = tuple(part.strip(" \t") for part in fields[name][0].split(","))
     method = environ["REQUEST_METHOD"]
-    return access_request_of(
-        method if method != WEBSOCKET else f"HTTP {method}",  # a client may invent a method of that name
-        path_of(environ),
-        _peer(environ),
-        fields,
-        _PROXY_FIX in environ and "x-forwarded-for" in fields,
-    )
-
-
-def _peer(environ: Mapping[str, Any]) -> str | None:
-    """Return the address of the other end of the connection, as the server gives it."""
-    # Over a unix socket, it is the name that the other end bound its own socket to, and that may look like an address.
-    # gunicorn leaves the port out there, and granian calls its own port 0.
+    if method == WEBSOCKET:  # a client may invent a method of that name
+        method = f"HTTP {method}"
+    path = environ.get("PATH_INFO") or "/"
+    # Over a unix socket, the peer is the name that the other end bound its own socket to, and that may look like an
+    # address. gunicorn leaves the port out there, and granian calls its own port 0.
     if ("gunicorn.socket" in environ and "REMOTE_PORT" not in environ) or environ.get("SERVER_PORT") == "0":
-        return UNIX
-    return environ.get("REMOTE_ADDR")
+        peer: str | None = UNIX
+    else:
+        peer = environ.get("REMOTE_ADDR")
+    rewritten = _PROXY_FIX in environ and "x-forwarded-for" in fields
+    return access_request_of(method, path if path.isascii() else path_of(environ), peer, fields, rewritten)
 
 
 def path_of(environ: Mapping[str, Any]) -> str:
