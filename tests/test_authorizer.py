@@ -1,3 +1,4 @@
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
@@ -91,7 +92,7 @@ def test_an_async_test_is_handed_back_to_be_asked() -> None:
     assert authorize(policy, facts) is own
     for answer, allowed in ((True, True), (False, False), (ValueError("x"), False), ("yes", False)):
         assert isinstance(own, Custom)
-        decision = authorize(policy, facts._replace(answers={id(own): answer}))
+        decision = authorize(policy, replace(facts, answers={id(own): answer}))
         assert isinstance(decision, Decision)
         assert decision.allowed is allowed
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import pytest
@@ -786,8 +787,8 @@ def test_a_peer_that_the_server_replaced_is_warned_of_once() -> None:
     gate = gate_for(anyone, network=PROXY)
     with capture_logs() as events:
         for _ in range(3):
-            decided(gate, request_of()._replace(peer_rewritten=True))
-        decided(gate_for(anyone), request_of()._replace(peer_rewritten=True))
+            decided(gate, replace(request_of(), peer_rewritten=True))
+        decided(gate_for(anyone), replace(request_of(), peer_rewritten=True))
     assert [event["event"] for event in events] == ["authz.warning"]
     assert "--no-proxy-headers" in events[0]["hint"]
 

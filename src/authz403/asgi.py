@@ -26,7 +26,7 @@ from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.fulfil import fulfilled
 from authz403.gate import Gate
 from authz403.need import Need
-from authz403.principal import ANONYMOUS, Anonymous, Principal
+from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import Trail
@@ -115,7 +115,8 @@ class AuthzMiddleware:
                     message = choosing_subprotocol(message, offered)
             await send(message)
 
-        scope["user"] = who = _caller(outcome)
+        # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
+        scope["user"] = who = ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
         scope["auth"] = who.credentials
         scope[TICKETS] = (Ticket(gate, outcome, outcome, trail, scope, met.routes),)
         token = current.set(outcome)
@@ -161,7 +162,7 @@ class AuthzMiddleware:
         if outcome.response is not None:
             await respond(outcome.response, scope, send)
             return
-        scope["user"] = who = _caller(outcome)
+        scope["user"] = who = ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
         scope["auth"] = who.credentials
         scope[TICKETS] = (*outer, Ticket(met.gate, outermost, outcome, trail, scope, met.routes))
         token = current.set(outcome)
@@ -262,12 +263,6 @@ def _decide(met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None
         scope = {**scope, "root_path": root_path}
     request = access_request(scope, met.wanted)
     return met.gate.decide(request, routes, (scope, trail, request.path), within=within)
-
-
-def _caller(outcome: Outcome) -> Principal | Anonymous:
-    """Return who asks, as the app may know it."""
-    # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
-    return ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
 
 
 def _wanted(gate: Gate) -> dict[bytes, str]:

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from authz403.cors import Headers
 from authz403.credentials import BEARER_SUBPROTOCOL
 from authz403.decision import Response
-from authz403.request import WEBSOCKET, AccessRequest, access_request_of
+from authz403.request import WEBSOCKET, AccessRequest
 
 POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
 STARTS_ANSWER: Final = frozenset(
@@ -39,7 +39,7 @@ def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
             method = f"HTTP {method}"
     client = scope.get("client")
     peer = client[0] if client else None
-    return access_request_of(
+    return AccessRequest(
         method,
         get_route_path(scope) if scope.get("root_path") else scope["path"],
         peer if peer is None or isinstance(peer, str) else None,

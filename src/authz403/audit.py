@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 import structlog
+from structlog import is_configured
 
 from authz403.decision import Outcome
 
@@ -42,6 +43,7 @@ _STDLIB_LEVELS: Final[Mapping[Level, int]] = {
     "error": logging.ERROR,
 }
 _stdlib_logger = logging.getLogger(LOGGER)
+_is_enabled_for = _stdlib_logger.isEnabledFor
 
 
 class Audit:
@@ -51,11 +53,13 @@ class Audit:
         self._policy_version = policy_version
         self._told: set[str] = set()
 
-    def wants(self, level: Level) -> bool:
-        """Tell whether an event of this level would be written anywhere; asked before the work for it is done."""
-        if not structlog.is_configured():
-            return _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level])
-        return level != "debug" or _structlog_enabled_for_debug()
+    def wants_debug(self) -> bool:
+        """Tell whether an event of what was allowed would be written anywhere; asked before the work for it is done."""
+        return _structlog_enabled_for_debug() if is_configured() else _is_enabled_for(logging.DEBUG)
+
+    def wants_warning(self) -> bool:
+        """Tell the same of an event of what was refused."""
+        return is_configured() or _is_enabled_for(logging.WARNING)
 
     def record(
         self, outcome: Outcome, *, body: bytes | None = None, report_only: bool = False, failed: bool = False
@@ -145,7 +149,7 @@ class Audit:
         if error is not None:
             # Not as exc_info: an exception may quote a client, and renderers write tracebacks as they are.
             told["traceback"] = _harmless(_traceback(error), depth=1)
-        if structlog.is_configured():
+        if is_configured():
             getattr(structlog.get_logger(LOGGER), level)(event, **told)
         elif _stdlib_logger.isEnabledFor(_STDLIB_LEVELS[level]):
             _stdlib_logger.log(_STDLIB_LEVELS[level], "%s", json.dumps({"event": event, "level": level, **told}))

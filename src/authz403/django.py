@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,9 +196,9 @@ class AuthzMiddleware:
             meta = {**meta, "REQUEST_METHOD": request.method}
         facts = access_request(meta, self._wanted)
         if hasattr(request, "environ"):
-            return facts._replace(path=request.path_info)
+            return replace(facts, path=request.path_info)
         peer_rewritten = meta.get("REMOTE_PORT") == 0 and "x-forwarded-for" in facts.fields  # as uvicorn leaves it
-        return facts._replace(path=request.path_info, peer=meta.get("REMOTE_ADDR"), peer_rewritten=peer_rewritten)
+        return replace(facts, path=request.path_info, peer=meta.get("REMOTE_ADDR"), peer_rewritten=peer_rewritten)
 
     def _refused(self, request: HttpRequest, outer: Outcome | None, outcome: Outcome) -> HttpResponseBase:
         """Answer a request that is not let in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +24,8 @@ class Rejected(NamedTuple):
     retry_after: float | None = None
 
 
-class Facts(NamedTuple):
+@dataclass(slots=True)  # not frozen, as a request is not
+class Facts:
     """What requirements are held against; your own requirement gets it as its one argument.
 
     `principal` is the signed-in caller, `client_ip` the client's address or `None`, `path_params` the converted path
@@ -33,9 +35,9 @@ class Facts(NamedTuple):
     request: AccessRequest
     identity: Principal | Rejected | None = None
     address: Address | None = None
-    path_params: Mapping[str, object] = NOTHING
-    answers: Mapping[int, object] = NOTHING
+    path_params: Mapping[str, object] = field(default_factory=lambda: NOTHING)
     now: float = 0.0
+    answers: Mapping[int, object] = field(default_factory=lambda: NOTHING)
 
     @property
     def principal(self) -> Principal:
@@ -58,15 +60,3 @@ class Facts(NamedTuple):
     def client_ip(self) -> str | None:
         """The client's address, or `None` where nobody trustworthy says it."""
         return None if self.address is None else str(self.address)
-
-
-def facts_of(
-    request: AccessRequest,
-    identity: Principal | Rejected | None,
-    address: Address | None,
-    path_params: Mapping[str, object],
-    now: float,
-) -> Facts:
-    """Return the facts of one request, before anything was asked."""
-    # Every request makes these. The constructor of a named tuple is a Python function, and takes twice the time.
-    return tuple.__new__(Facts, (request, identity, address, path_params, NOTHING, now))

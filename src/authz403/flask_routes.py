@@ -70,11 +70,13 @@ class Judged:
 
 def what_counts(environ: Mapping[str, Any]) -> tuple[object, ...]:
     """Return all of an environ that a `url_map` looks at."""
-    get = environ.get
-    return (
-        *(get("PATH_INFO"), get("REQUEST_METHOD"), get("SCRIPT_NAME"), get("QUERY_STRING"), get("wsgi.url_scheme")),
-        *(get("HTTP_HOST"), get("SERVER_NAME"), get("SERVER_PORT"), get("HTTP_CONNECTION"), get("HTTP_UPGRADE")),
-    )
+    return tuple(map(environ.get, _COUNTS))
+
+
+_COUNTS: Final = (
+    *("PATH_INFO", "REQUEST_METHOD", "SCRIPT_NAME", "QUERY_STRING", "wsgi.url_scheme"),
+    *("HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "HTTP_CONNECTION", "HTTP_UPGRADE"),
+)
 
 
 class HandedOn(MapAdapter):

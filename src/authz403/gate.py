@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Final, TypeVar
 
@@ -14,7 +15,7 @@ from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_pref
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
-from authz403.facts import Facts, Rejected, facts_of
+from authz403.facts import Facts, Rejected
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.leaves import Custom, ServiceNetworks
@@ -168,7 +169,7 @@ class Gate:
             now = self._clock()
             for is_met in policy.before:
                 if not is_met(None, address):
-                    return self._decided(outcome, policy, facts_of(request, None, address, path_params, now))
+                    return self._decided(outcome, policy, Facts(request, None, address, path_params, now))
             identity = self._identifier.identify(request, now)
             if isinstance(identity, Principal):
                 outcome.principal = identity
@@ -178,10 +179,7 @@ class Gate:
                 else:
                     outcome.decision = policy.allowed
                     return outcome
-            facts = facts_of(request, None, address, path_params, now)
-            if isinstance(identity, Need):
-                return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
-            return self._known(outcome, policy, facts, identity)
+            return self._identified(outcome, policy, Facts(request, None, address, path_params, now), identity)
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
 
@@ -191,10 +189,7 @@ class Gate:
             outcome.decision = policy.allowed
             return outcome
         if decision is None:
-            identity = self._identifier.identify(outcome.request, facts.now)
-            if isinstance(identity, Need):
-                return self._resumable(outcome, identity, lambda known: self._known(outcome, policy, facts, known))
-            return self._known(outcome, policy, facts, identity)
+            return self._identified(outcome, policy, facts, self._identifier.identify(outcome.request, facts.now))
         if isinstance(decision, Decision):
             return self._finished(outcome, decision)
         asked, test = decision, decision.test
@@ -202,14 +197,23 @@ class Gate:
         return self._resumable(
             outcome,
             answer,
-            lambda given: self._decided(outcome, policy, facts._replace(answers={**facts.answers, id(asked): given})),
+            lambda given: self._decided(outcome, policy, replace(facts, answers={**facts.answers, id(asked): given})),
         )
 
-    def _known(
-        self, outcome: Outcome, policy: Policy, facts: Facts, identity: Principal | Rejected
+    def _identified(
+        self,
+        outcome: Outcome,
+        policy: Policy,
+        facts: Facts,
+        identity: Principal | Rejected | Need[Principal | Rejected],
     ) -> Outcome | Need[Outcome]:
-        _note(outcome, identity)
-        return self._decided(outcome, policy, facts._replace(identity=identity))
+        if isinstance(identity, Need):
+            return self._resumable(outcome, identity, lambda known: self._identified(outcome, policy, facts, known))
+        if isinstance(identity, Principal):
+            outcome.principal = identity
+        else:
+            outcome.rejected_facts = identity.facts
+        return self._decided(outcome, policy, replace(facts, identity=identity))
 
     def _resumable(
         self, outcome: Outcome, need: Need[T], go_on: Callable[[T], Outcome | Need[Outcome]]
@@ -321,7 +325,7 @@ class Gate:
         if outcome.check_failed is not None and self.report_only:
             self.denied_by_app(outcome, outcome.check_failed, enforce=False)
         allowed = outcome.decision.allowed
-        if not self.audit.wants("debug" if allowed else "warning"):
+        if not (self.audit.wants_debug() if allowed else self.audit.wants_warning()):
             return
         outcome.decision_id = outcome.decision_id or new_decision_id()
         body = outcome.response.body if outcome.response is not None and not allowed else None
@@ -367,14 +371,6 @@ class Gate:
         """Dot segments pass only into a path parameter, where the shortened path stands under the same rule."""
         shortened = without_dot_segments(path)
         return found.takes_dot_segments and self.rules.rule_for(path, method) == self.rules.rule_for(shortened, method)
-
-
-def _note(outcome: Outcome, identity: Principal | Rejected) -> None:
-    """Write into an outcome who asks, or what is known of it for the log alone."""
-    if isinstance(identity, Principal):
-        outcome.principal = identity
-    else:
-        outcome.rejected_facts = identity.facts
 
 
 _PEER_REWRITTEN: Final = (

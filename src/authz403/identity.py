@@ -121,6 +121,10 @@ class Identifier:
                     if self._lookup is not None or found.source.is_revoked is not None:
                         return self._admitted(found, now)
                     return found.principal
+        return self._identify(request, now)
+
+    def _identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
+        """Read credentials that nobody has shown yet, from one source after the other."""
         unusable = MISSING
         for field in self._by_field:
             if field == SUBPROTOCOL and request.method != WEBSOCKET:

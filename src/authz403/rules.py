@@ -116,13 +116,15 @@ class Rules:
         policy = policies.by_method.get(method)
         if policy is not None:
             return policy
-        if path[-1:] == "/" or method not in KNOWN_METHODS:
+        if path[-1:] == "/":
             return self._policy_for(found, path, method)
         # The index gives the very same tuple wherever the same rules name the path, and keeps it.
         key = (id(self._index.find(path)), method)
         policy = policies.by_rules.get(key)
         if policy is None:
-            policy = policies.by_rules[key] = self._policy_for(found, path, method)
+            policy = self._policy_for(found, path, method)
+            if method in KNOWN_METHODS:
+                policies.by_rules[key] = policy
         return policy
 
     def _policy_for(self, found: Found, path: str, method: str) -> Policy:

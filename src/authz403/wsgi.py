@@ -14,7 +14,7 @@ from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_i
 from authz403.fulfil import fulfilled_blocking
 from authz403.gate import Gate
 from authz403.need import Need
-from authz403.principal import ANONYMOUS, Anonymous
+from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.startup import check_app, meeting
 from authz403.wsgi_io import (
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication
 
     from authz403.decision import Outcome
-    from authz403.principal import Principal
     from authz403.wsgi_io import Lines, Write
 
 TICKETS: Final = "authz403.tickets"  # PEP 3333: what is no string has a dot in its key
@@ -142,7 +141,8 @@ class AuthzMiddleware:
             return respond(step.response, environ, start_response)
         # The request goes on, and its one event is written when the answer starts.
         answering = _Answering(met, step, answer, environ, start_response)
-        environ[PRINCIPAL] = _caller(step)
+        # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
+        environ[PRINCIPAL] = ANONYMOUS if step.concealed_as_missing else step.principal or ANONYMOUS
         environ[TICKETS] = (answering,)
         body: Iterable[bytes] | None = None
         token = current.set(step)
@@ -194,7 +194,7 @@ class AuthzMiddleware:
             outermost.outcome.inner = step
         if step.response is not None:
             return respond(step.response, environ, start_response)
-        environ[PRINCIPAL] = _caller(step)
+        environ[PRINCIPAL] = ANONYMOUS if step.concealed_as_missing else step.principal or ANONYMOUS
         environ[TICKETS] = (*outer, Ticket(met, outermost.outcome, step, answer))
         outermost.speaker = step
         token = current.set(step)
@@ -379,12 +379,6 @@ def _decide(
     if met.routes is None:
         return met.gate.decide(request, within=within)
     return met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
-
-
-def _caller(outcome: Outcome) -> Principal | Anonymous:
-    """Return who asks, as the app may know it."""
-    # A page for what is missing does not know who asks, so that of what is concealed must not know it, either.
-    return ANONYMOUS if outcome.concealed_as_missing else outcome.principal or ANONYMOUS
 
 
 def _check_kind(app: object) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from authz403.cors import ORIGIN, REQUEST_METHOD, Headers
 from authz403.decision import Response
 from authz403.network import UNIX
-from authz403.request import WEBSOCKET, AccessRequest, access_request_of
+from authz403.request import WEBSOCKET, AccessRequest
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse
@@ -56,7 +56,7 @@ def access_request(environ: Environ, wanted: Mapping[str, str]) -> AccessRequest
     else:
         peer = environ.get("REMOTE_ADDR")
     rewritten = _PROXY_FIX in environ and "x-forwarded-for" in fields
-    return access_request_of(method, path if path.isascii() else path_of(environ), peer, fields, rewritten)
+    return AccessRequest(method, path if path.isascii() else path_of(environ), peer, fields, rewritten)
 
 
 def path_of(environ: Mapping[str, Any]) -> str:
