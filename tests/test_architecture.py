@@ -31,6 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "asgi wsgi",
         # The roof: what users import.
         "starlette fastapi flask django client",
+        "guarded",
         "__init__",
         "testing cli",
         "__main__",
@@ -152,7 +153,7 @@ def test_a_file_imports_only_what_its_floor_allows(path: Path) -> None:
         ("network", "from authz403.cors import Cors", "cors is on floor 2, not below floor 2"),
         ("policy", "if TYPE_CHECKING:\n    from authz403.gate import Gate", "gate is on floor 10, not below floor 4"),
         ("policy", "def late():\n    import authz403.gate", "gate is on floor 10, not below floor 4"),
-        ("gate", "from authz403 import Principal", "__init__ is on floor 15, not below floor 10"),
+        ("gate", "from authz403 import Principal", "__init__ is on floor 16, not below floor 10"),
         ("gate", "from authz403 import asgi", "asgi is on floor 13, not below floor 10"),
         ("gate", "from . import asgi", "relative import; write authz403.name"),
         ("gate", "from authz403.utils import chunked", "utils stands on no floor; give it one in FLOORS"),

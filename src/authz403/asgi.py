@@ -24,7 +24,7 @@ from authz403.decision import Outcome
 from authz403.door import TICKETS, Doors, Ticket
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.fulfil import fulfilled
-from authz403.gate import Gate
+from authz403.gate import Gate, as_gate
 from authz403.need import Need
 from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
@@ -138,6 +138,16 @@ class AuthzMiddleware:
                 outcome.answered = True
                 gate.record(outcome.inner or outcome)
 
+    @property
+    def gate(self) -> Gate:
+        """The gate; where a function makes it, and has not yet, made for whoever asks."""
+        return as_gate(self._gate) if self._met is None else self._met.gate
+
+    @property
+    def routed(self) -> object:
+        """The app whose routes are asked, or `None` where rules alone hold."""
+        return self.app if isinstance(self._routes_of, _Find) else self._routes_of
+
     async def _inside(self, met: _Met, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that a gate further out let in: its CORS headers and its one event cover this answer too."""
         outer: tuple[Ticket, ...] = scope[TICKETS]
@@ -209,7 +219,7 @@ class AuthzMiddleware:
     def _find_routes(self, gate: Gate) -> AppRoutes | None:
         if self._routes_of is None:
             return None
-        app: Any = self.app if isinstance(self._routes_of, _Find) else self._routes_of
+        app: Any = self.routed
         if router_of(app)[0] is None:
             mistakes = Mistakes("AuthzMiddleware")
             why = "its routes cannot be found; say routes_of= with the Starlette or FastAPI app, or routes_of=None"

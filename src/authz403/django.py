@@ -80,7 +80,7 @@ class AuthzMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
-        self._gate, self._user_of = _configured()
+        self._gate, self._user_of = configured()
         self._routes = DjangoRoutes()
         failure = meeting("AuthzMiddleware", self._gate, lambda gate: check_app(gate, self._routes.walk))
         if failure is not None:
@@ -427,7 +427,7 @@ def _set_user(request: HttpRequest, principal: Principal, user_of: UserOf) -> ob
     return user
 
 
-def _configured() -> tuple[Gate, UserOf | None]:
+def configured() -> tuple[Gate, UserOf | None]:
     """Return the gate and the function for users that the settings name; raises with all that is wrong with them."""
     mistakes = Mistakes("the settings")
     gate, user_of = Gate(), None

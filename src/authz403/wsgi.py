@@ -12,7 +12,7 @@ from authz403.checks import current
 from authz403.endpoint import Asked, Routes, Walked
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_in
 from authz403.fulfil import fulfilled_blocking
-from authz403.gate import Gate
+from authz403.gate import Gate, as_gate
 from authz403.need import Need
 from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
@@ -164,6 +164,11 @@ class AuthzMiddleware:
             return body
         answering.body = body
         return answering
+
+    @property
+    def gate(self) -> Gate:
+        """The gate; where a function makes it, and has not yet, made for whoever asks."""
+        return as_gate(self._gate) if self._met is None else self._met.gate
 
     def meet(self) -> Gate:
         """Bring gate and app together now, and return the gate; raises `ConfigurationError` where they do not fit."""
