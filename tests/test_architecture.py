@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "authz403"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "reasons request principal need bounded",
+        "reasons request principal need bounded origins",
         "errors",
         "paths network cors jose fetch credentials claims",
         "keys decision facts fulfil",
@@ -53,6 +53,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "werkzeug": frozenset({"flask", "flask_routes"}),
     "django": frozenset({"django", "django_routes"}),
     "asgiref": frozenset({"django"}),
+    "publicsuffixlist": frozenset({"origins:local"}),
     "click": frozenset({"cli/"}),
     "uvicorn": frozenset({"cli/"}),
     "websockets": frozenset({"cli/"}),

@@ -869,6 +869,7 @@ def test_a_gate_names_the_fields_that_it_decides_on() -> None:
         "origin",
         "access-control-request-method",
         "access-control-request-headers",
+        "access-control-request-private-network",
         *proxies_show,
     }
 

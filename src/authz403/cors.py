@@ -1,16 +1,17 @@
 """CORS (the Fetch standard): preflights are answered before anything can refuse them, and every answer may be read.
 
-Origins are compared exactly; all header values are made when the gate is.
+Origins are compared exactly, or by whole labels with a pattern; header values are made when the gate is, but for those
+of origins that only a pattern knows.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from authz403.errors import Mistakes
+from authz403.origins import EXTRA, LONGEST_ORIGIN, Parts, Patterns, parts_of, public_suffixes_at_or_below
 from authz403.request import TOKEN
 
 Header = tuple[bytes, bytes]
@@ -19,6 +20,9 @@ Headers = tuple[Header, ...]
 ORIGIN: Final = "origin"
 REQUEST_METHOD: Final = "access-control-request-method"
 REQUEST_HEADERS: Final = "access-control-request-headers"
+REQUEST_PRIVATE_NETWORK: Final = "access-control-request-private-network"
+FIELDS: Final = frozenset({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS, REQUEST_PRIVATE_NETWORK})
+"""The header fields that CORS rests on."""
 
 DEFAULT_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_HEADERS: Final = ("Authorization", "Content-Type")
@@ -53,24 +57,26 @@ _FORBIDDEN_HEADERS: Final = frozenset(
 )
 _LONGEST_MAX_AGE: Final = 86_400  # seconds; no browser keeps a preflight longer
 
-_ORIGIN: Final = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?)(?::([0-9]{1,5}))?"
-)
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-_LARGEST_PORT: Final = 65_535
-
 _VARY: Final[Headers] = ((b"vary", b"Origin"),)
-_VARY_PREFLIGHT: Final[Headers] = ((b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),)
+_ASKED: Final = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+_VARY_PREFLIGHT: Final[Headers] = ((b"vary", f"{_ASKED}, Access-Control-Request-Private-Network".encode("ascii")),)
+_PRIVATE_NETWORK: Final[Header] = (b"access-control-allow-private-network", b"true")
+_REFUSED_PART: Final = b"authz-preflight"
+_LONGEST_PART: Final = LONGEST_ORIGIN + len("origin ")  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cors:
     """Which other origins' scripts may call the service, and what they may send and read.
 
-    `origins` are exact origins such as `"https://app.example"`, or `"*"` alone; `methods` and `headers` are what a
-    preflight may ask for; `expose` are further response headers that scripts may read; `credentials` lets cookies
-    pass; `max_age` is how long a browser keeps a preflight, in seconds. Raises `ConfigurationError` listing every
-    mistake.
+    `origins` are exact origins such as `"https://app.example"`, patterns of them (`"https://*.app.example"` for every
+    name below that host, which needs the extra `authz403[patterns]`; `"http://localhost:*"` for any port), or `"*"`
+    alone; `methods` and `headers` are what a preflight may ask for; `expose` are further response headers that scripts
+    may read; `credentials` lets cookies pass; `max_age` is how long a browser keeps a preflight, in seconds.
+    `private_network` lets public pages call into a private network, where a browser asks for that (Private Network
+    Access, a draft that Local Network Access has replaced). `debug` says in a header of refused preflights,
+    `Authz-Preflight`, which part was refused. `dangerously_allow_insecure` lets origins that are neither https nor on
+    this machine have credentials and the private network. Raises `ConfigurationError` listing every mistake.
     """
 
     origins: Iterable[str]
@@ -79,8 +85,12 @@ class Cors:
     expose: Iterable[str] = ()
     credentials: bool = False
     max_age: int = 600
+    private_network: bool = False
+    debug: bool = False
+    dangerously_allow_insecure: bool = False
     _answers: Mapping[str, Headers] = field(init=False, repr=False, compare=False)
     _any_origin: Headers | None = field(init=False, repr=False, compare=False)
+    _patterns: Patterns = field(init=False, repr=False, compare=False)
     _preflight: Headers = field(init=False, repr=False, compare=False)
     _header_names: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -94,10 +104,8 @@ class Cors:
             mistakes.add("origins", list(origins), "name at least one origin, or leave cors= out")
         if not methods and self.methods is not DEFAULT_METHODS and not mistakes:
             mistakes.add("methods", list(methods), "name at least one method")
-        for index, origin in enumerate(origins):
-            why = self._wrong_with(origin, origins)
-            if why:
-                mistakes.add(f"origins[{index}]", origin, why)
+        found = {origin: parts_of(origin) for origin in origins if origin != "*"}
+        self._check_origins(mistakes, origins, found)
         for index, method in enumerate(methods):
             why = _wrong_with_method(method)
             if why:
@@ -107,7 +115,8 @@ class Cors:
                 why = _wrong_with_header(value, sent_by_script=name == "headers")
                 if why:
                     mistakes.add(f"{name}[{index}]", value, why)
-        mistakes.flag("credentials", self.credentials)
+        for flag in ("credentials", "private_network", "debug", "dangerously_allow_insecure"):
+            mistakes.flag(flag, getattr(self, flag))
         if (
             isinstance(self.max_age, bool)
             or not isinstance(self.max_age, int)
@@ -122,7 +131,9 @@ class Cors:
         put(self, "headers", headers)
         put(self, "expose", expose)
         put(self, "_header_names", frozenset(header.lower() for header in headers))
-        put(self, "_answers", {origin: self._answer_headers(origin) for origin in origins})
+        patterns = {origin for origin, parts in found.items() if isinstance(parts, Parts) and parts.is_pattern}
+        put(self, "_answers", {origin: self._answer_headers(origin) for origin in origins if origin not in patterns})
+        put(self, "_patterns", Patterns(patterns))
         put(self, "_any_origin", self._answer_headers("*") if "*" in origins else None)
         preflight: Headers = (
             (b"access-control-allow-methods", ", ".join(methods).encode("ascii")),
@@ -132,26 +143,35 @@ class Cors:
         )
         put(self, "_preflight", preflight)
 
-    def _wrong_with(self, origin: str, origins: tuple[str, ...]) -> str | None:
-        if origin == "*":
-            if self.credentials:
-                return "with credentials any site could act as the signed-in user; name the origins"
-            return "any origin already includes the others; write it alone" if len(origins) > 1 else None
-        if origin == "null":
-            return "sandboxed pages of anybody have this origin"
-        if "*" in origin:
-            return "patterns are not supported; name each origin"
-        parts = _ORIGIN.fullmatch(origin)
-        if parts is None:
-            lowered = _ORIGIN.match(origin.lower())
-            if lowered is not None and origin[len(lowered[0]) :][:1] in {"", "/", "?", "#"}:
-                return f"an origin is lower-case, without path, query or trailing slash; write {lowered[0]}"
-            return "not an origin such as https://app.example or http://localhost:3000"
-        scheme, host, port = parts.groups()
-        if port is not None and (port != port.lstrip("0") or int(port) > _LARGEST_PORT):
-            return f"a port is 1 to {_LARGEST_PORT}, without leading zeros"
-        if port is not None and _DEFAULT_PORTS.get(scheme) == port:
-            return f"browsers leave the default port out; write {scheme}://{host}"
+    def _check_origins(self, mistakes: Mistakes, origins: tuple[str, ...], found: Mapping[str, Parts | str]) -> None:
+        """Note every origin that is none, or that may not have what the others have."""
+        below = {parts.host for parts in found.values() if isinstance(parts, Parts) and parts.below}
+        shared = public_suffixes_at_or_below(below) if below else {}
+        for index, origin in enumerate(origins):
+            why = self._wrong_with_any(origins) if origin == "*" else self._wrong_with(found[origin], shared)
+            if why:
+                mistakes.add(f"origins[{index}]", origin, why)
+
+    def _wrong_with_any(self, origins: tuple[str, ...]) -> str | None:
+        if self.credentials:
+            return "with credentials any site could act as the signed-in user; name the origins"
+        if self.private_network:
+            return "with private_network any site could call into the private network; name the origins"
+        return "any origin already includes the others; write it alone" if len(origins) > 1 else None
+
+    def _wrong_with(self, parts: Parts | str, shared: Mapping[str, str] | None) -> str | None:
+        if isinstance(parts, str):
+            return parts
+        if parts.is_insecure and (self.credentials or self.private_network) and not self.dangerously_allow_insecure:
+            what = "credentials" if self.credentials else "private_network"
+            return (
+                f"anybody on the way to a page of it could change the page and use {what}; serve it by https, or say "
+                "dangerously_allow_insecure=True"
+            )
+        if parts.below and shared is None:
+            return f"a pattern is checked against the list of public suffixes; install {EXTRA}, or name each origin"
+        if parts.below and shared and parts.host in shared:
+            return f"anybody may have names below {shared[parts.host]}, a public suffix; name each origin"
         return None
 
     def _answer_headers(self, origin: str) -> Headers:
@@ -165,7 +185,7 @@ class Cors:
 
     def allows(self, origin: str) -> bool:
         """Tell whether scripts of this origin may read answers."""
-        return self._any_origin is not None or origin in self._answers
+        return self._any_origin is not None or origin in self._answers or origin in self._patterns
 
     def permits(self, header: str) -> bool:
         """Tell whether scripts may send this header, named in lower case."""
@@ -173,30 +193,52 @@ class Cors:
 
     def answer_headers(self, origins: tuple[str, ...] | None) -> Headers:
         """Return what every answer carries, given the request's Origin field lines."""
-        if origins is None or len(origins) != 1:
+        if self._any_origin is not None or origins is None or len(origins) != 1:
             return self._any_origin or _VARY
-        return self._any_origin or self._answers.get(origins[0], _VARY)
+        return self._answers.get(origins[0]) or self._answers_by_pattern(origins[0])
+
+    def _answers_by_pattern(self, origin: str) -> Headers:
+        return self._answer_headers(origin) if origin in self._patterns else _VARY
 
     def preflight(self, fields: Mapping[str, tuple[str, ...]]) -> tuple[Headers, str | None]:
         """Return the headers of the answer to a preflight and, where it is refused, which part of it failed."""
+        failed = self._refused_part(fields)
+        if failed is not None:
+            return (*_VARY_PREFLIGHT, (_REFUSED_PART, _as_value(failed))) if self.debug else _VARY_PREFLIGHT, failed
+        allowed = [header for header in self.answer_headers(fields[ORIGIN]) if header not in _VARY]
+        if _asks_for_private_network(fields):
+            allowed.append(_PRIVATE_NETWORK)
+        return (*allowed, *self._preflight), None
+
+    def _refused_part(self, fields: Mapping[str, tuple[str, ...]]) -> str | None:
         origin = fields[ORIGIN][0]
         method = fields[REQUEST_METHOD][0]
         if not self.allows(origin):
-            return _VARY_PREFLIGHT, f"origin {origin}"
+            return f"origin {origin}"
+        if _asks_for_private_network(fields) and not self.private_network:
+            return "private network"
         # Methods are case-sensitive (RFC 9110 section 9.1).
         if method not in self.methods:
-            return _VARY_PREFLIGHT, f"method {method}"
+            return f"method {method}"
         for line in fields.get(REQUEST_HEADERS, ()):
             for name in line.split(","):
                 if name.strip(" \t").lower() not in self._header_names and name.strip(" \t"):
-                    return _VARY_PREFLIGHT, f"header {name.strip()}"
-        allowed = self._any_origin or self._answers[origin]
-        return (*(header for header in allowed if header not in _VARY), *self._preflight), None
+                    return f"header {name.strip()}"
+        return None
 
 
 def is_preflight(method: str, fields: Mapping[str, tuple[str, ...]]) -> bool:
     """Tell whether a request is a preflight: OPTIONS with exactly one Origin and one Access-Control-Request-Method."""
     return method == "OPTIONS" and len(fields.get(ORIGIN, ())) == 1 and len(fields.get(REQUEST_METHOD, ())) == 1
+
+
+def _asks_for_private_network(fields: Mapping[str, tuple[str, ...]]) -> bool:
+    return "true" in fields.get(REQUEST_PRIVATE_NETWORK, ())
+
+
+def _as_value(text: str) -> bytes:
+    """Return what a client sent as part of a header's value: printable ASCII alone, and not too long."""
+    return "".join(each if " " <= each <= "~" else "?" for each in text[:_LONGEST_PART]).encode("ascii")
 
 
 def _wrong_with_method(method: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from authz403.audit import Audit, new_decision_id
 from authz403.authorizer import authorize, refusal
-from authz403.cors import ORIGIN, REQUEST_HEADERS, REQUEST_METHOD, Cors, is_preflight
+from authz403.cors import FIELDS, ORIGIN, Cors, is_preflight
 from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
@@ -117,7 +117,7 @@ class Gate:
         # The header fields that decisions rest on; adapters read these and no others.
         self.fields: frozenset[str] = frozenset(
             {*self._identifier.fields, *self._network.fields, *PROXY_FIELDS}
-            | ({ORIGIN, REQUEST_METHOD, REQUEST_HEADERS} if cors is not None else set())
+            | (FIELDS if cors is not None else frozenset())
         )
 
     def decide(  # noqa: C901, PLR0912 - the way of every request, in one frame: each more would cost it
