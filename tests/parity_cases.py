@@ -54,6 +54,8 @@ CORS: Final = Cors(origins=[ORIGIN, "https://other.example"], credentials=True, 
 INSIDE: Final = networks("10.0.0.0/8")
 EVIL: Final = "https://evil.example"
 with_cors: Final[MakesGate] = functools.partial(gate_with, cors=CORS)
+debugging: Final[MakesGate] = functools.partial(gate_with, cors=Cors(origins=["https://*.app.example"], debug=True))
+in_private: Final[MakesGate] = functools.partial(gate_with, cors=Cors(origins=[ORIGIN], private_network=True))
 
 
 def behind(**options: object) -> MakesGate:
@@ -173,12 +175,26 @@ def cross_origin() -> Iterator[tuple[str, Case]]:
         "foreign header": preflight(headers="x-own"),
         "one foreign header of two": preflight(headers="authorization,x-own"),
         "headers in two lines": (*preflight(headers="authorization"), ("Access-Control-Request-Headers", "x-own")),
+        "private network": (*preflight(), ("Access-Control-Request-Private-Network", "true")),
         "allowed headers in two lines": (
             *preflight(headers="authorization"),
             ("Access-Control-Request-Headers", "content-type"),
         ),
     }.items():
         yield f"preflight: {name}", Case(scopes("s"), fields, "OPTIONS", gate=with_cors)
+    below = "https://x.app.example"
+    private = ("Access-Control-Request-Private-Network", "true")
+    for name, fields in {
+        "an origin of a pattern": preflight(below),
+        "debugging, origin": preflight("https://badapp.example"),
+        "debugging, method": preflight(below, "PURGE"),
+        "debugging, header": preflight(below, headers="authorization,x-own"),
+        "debugging, header not of ASCII": preflight(below, headers="x-\u00e9"),
+        "debugging, private network": (*preflight(below), private),
+    }.items():
+        yield f"preflight: {name}", Case(scopes("s"), fields, "OPTIONS", gate=debugging)
+    yield "preflight: allowed private network", Case(scopes("s"), (*preflight(), private), "OPTIONS", gate=in_private)
+    yield "origin of a pattern, no scope", Case(scopes("s"), (*caller(), ("Origin", below)), gate=debugging)
     for name, fields in {
         "plain": (),
         "no method asked": (("Origin", ORIGIN),),

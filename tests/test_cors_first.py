@@ -39,6 +39,7 @@ DENIED = False  # what a handler's own check found
 both = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda kind: kind.__name__)
 
 CORS = Cors(origins=[ORIGIN, "https://other.example"], credentials=True, expose=["X-Total"], max_age=60)
+PRIVATE = ("Access-Control-Request-Private-Network", "true")
 EXPOSED = "WWW-Authenticate, Retry-After, Authz-Reason, Authz-Decision, X-Total"
 
 
@@ -129,6 +130,45 @@ def test_a_refused_preflight_opens_nothing_and_the_log_says_which_part(
     assert (event["event"], event["reason"]) == ("authz.denied", "preflight_refused")
     assert told in str(event["hint"])
     assert told.rsplit(" ", maxsplit=1)[-1] not in answer.body.decode() or told == "origin"
+
+
+@both
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (preflight("https://badapp.example"), "origin https://badapp.example"),
+        (preflight("https://x.app.example", "PURGE"), "method PURGE"),
+        (preflight("https://x.app.example", headers="authorization,x-own"), "header x-own"),
+        ([*preflight("https://x.app.example"), PRIVATE], "private network"),
+    ],
+    ids=["origin", "method", "header", "private network"],
+)
+def test_with_debug_the_answer_says_which_part_too(
+    framework: type[Starlette], fields: list[tuple[str, str]], told: str
+) -> None:
+    """The same refusal, with a header more that browsers show to developers and to no script."""
+    answers = []
+    for debug in (False, True):
+        app = framework()
+        add_route(app, "/open", public(ran_by("open", [])), ["GET", "OPTIONS"])
+        guarded(app, gate_with(cors=Cors(origins=["https://*.app.example"], debug=debug)))
+        answers.append(drive(app, scope_of("/open", "OPTIONS", headers=fields)))
+    quiet, debugging = answers
+    assert (debugging.status, debugging.reason) == (quiet.status, quiet.reason) == (403, "preflight_refused")
+    assert (debugging.header("authz-preflight"), quiet.header("authz-preflight")) == (told, None)
+    assert_no_cors(debugging)
+
+
+@both
+def test_a_page_may_call_into_the_private_network_where_that_is_said(framework: type[Starlette]) -> None:
+    """With the switch such a preflight passes; without it, it is refused."""
+    for private_network, status in ((True, 204), (False, 403)):
+        app = framework()
+        add_route(app, "/open", public(ran_by("open", [])), ["GET", "OPTIONS"])
+        guarded(app, gate_with(cors=Cors(origins=[ORIGIN], private_network=private_network)))
+        answer = drive(app, scope_of("/open", "OPTIONS", headers=[*preflight(), PRIVATE]))
+        assert answer.status == status
+        assert answer.header("access-control-allow-private-network") == ("true" if private_network else None)
 
 
 @both
