@@ -588,6 +588,12 @@ def test_the_browser_example_speaks_cors() -> None:
         assert {"authz-reason", "x-total-count"} <= {
             name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")
         }
+    for origin in ("https://pr-7.preview.example", "http://localhost:5173"):
+        assert (
+            caller.options("/orders", headers={"Origin": origin, **asks}).headers["access-control-allow-origin"]
+            == origin
+        )
+    assert caller.options("/orders", headers={"Origin": "https://badpreview.example", **asks}).status_code == 403
     refused = caller.options("/orders", headers={"Origin": "https://evil.example", **asks})
     assert (refused.status_code, refused.headers["authz-reason"]) == (403, "preflight_refused")
     assert not [name for name in refused.headers if name.startswith("access-control-")]

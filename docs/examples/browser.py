@@ -10,7 +10,7 @@ SECRET = "only-for-trying-out-0123456789abcdef"
 gate = Gate(
     tokens=BearerTokens(issuer="https://id.example", audience="orders-api", key=SECRET, algorithms=["HS256"]),
     cors=Cors(
-        origins=["https://app.example", "http://localhost:5173"],
+        origins=["https://app.example", "https://*.preview.example", "http://localhost:*"],
         headers=["Authorization", "Content-Type", "X-Request-Id"],
         expose=["X-Total-Count"],
     ),

@@ -147,7 +147,7 @@ class Reason(StrEnum):
     PREFLIGHT_REFUSED = (
         "preflight_refused", 403, "fix_request", "Preflight refused",
         "The CORS preflight asked for something that is not allowed.",
-        "The preflight's origin, method or headers are not allowed; the log says which.",
+        "The preflight's origin, method, headers or private network are not allowed; the log says which.",
     )  # fmt: skip
     ACCESS_DENIED = (
         "access_denied", 403, "contact_owner", "Access denied",
