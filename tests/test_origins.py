@@ -1,7 +1,6 @@
 """Origins and patterns: what browsers write, whole labels, and no pattern over names that anybody may have."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,8 +58,6 @@ def test_an_origin_is_taken_apart(text: str, parts: Parts | str) -> None:
         ("https://*.app.example:443", "write https://*.app.example"),
         ("https://*.127.0.0.1", "no names below an address"),
         ("https://*.[::1]", "no names below an address"),
-        ("https://*.com", "names below com are anybody's"),
-        ("http://*.localhost:3000", "names below localhost are anybody's"),
         ("file://app.example", "browsers send no such scheme"),
         ("a" * 65 + "://app.example", "browsers send no such scheme"),
         ("https://127.1", "ends in a number"),
@@ -196,21 +193,21 @@ def test_a_set_of_patterns_never_raises(origin: str) -> None:
 def test_an_origin_costs_the_same_among_many_patterns() -> None:
     """Only the labels of the origin are looked up, never pattern by pattern."""
 
-    class Counted(frozenset[str]):
+    class Counted(dict[str, Any]):
         asked = 0
 
-        def __contains__(self, item: object) -> bool:
+        def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401 - what a dictionary holds
             Counted.asked += 1
-            return super().__contains__(item)
+            return super().get(key, default)
 
         def __iter__(self) -> Iterator[str]:
             raise AssertionError("the patterns were walked over")
 
     patterns = Patterns(f"https://*.app{number}.example" for number in range(10_000))
-    patterns._patterns = Counted(patterns._patterns)
+    patterns._at, patterns._below = Counted(patterns._at), Counted(patterns._below)
 
     assert "https://x.y.app77.example:1" not in patterns
-    assert Counted.asked <= 2 * 4
+    assert Counted.asked == 1 + 3
 
 
 # ---- who is on the way
@@ -249,6 +246,7 @@ def test_an_origin_is_insecure_where_its_pages_could_be_changed(text: str, *, in
     ("host", "suffix"),
     [
         ("com", "com"),
+        ("localhost", "localhost"),
         ("co.uk", "co.uk"),
         ("github.io", "github.io"),
         ("xn--55qx5d.cn", "xn--55qx5d.cn"),
@@ -312,7 +310,7 @@ def test_the_origins_that_others_refuse_are_refused(corpora: Path) -> None:
 
 
 def test_the_origins_that_others_hold_insecure_are_insecure(corpora: Path) -> None:
-    """Every origin and pattern of jub0bs/cors, but for names that end in a dot and patterns of one label."""
+    """Every origin and pattern of jub0bs/cors, but for names that end in a dot."""
     rows = rows_of(corpora / "cors" / "jub0bs-internal_origins_pattern_test.json", "TestIsDeemedInsecure")
     tried = 0
     for row in rows:
@@ -321,8 +319,8 @@ def test_the_origins_that_others_hold_insecure_are_insecure(corpora: Path) -> No
             tried += 1
             assert parts.is_insecure is row["want"], row
         else:
-            assert re.search(r"\.$|://\*\.[a-z]+$", row["pattern"]), row
-    assert tried == 21
+            assert row["pattern"].endswith("."), row
+    assert tried == 25
 
 
 def test_the_suffixes_of_others_are_public(corpora: Path) -> None:

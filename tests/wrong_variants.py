@@ -301,15 +301,15 @@ VARIANTS: Final = (
     Variant(
         "lets a pattern match its own host",
         "origins.py",
-        "for start in range(1, len(labels)))]",
-        "for start in range(len(labels)))]",
+        "meant, start = self._at.get(host), 0",
+        "meant, start = self._at.get(host) or self._below.get(host), 0",
         ("test_origins.py::test_a_pattern_matches_nothing_else",),
     ),
     Variant(
         "matches patterns by their end",
         "origins.py",
-        'return any(f"{scheme}://{name}{end}" in self._patterns for name in names for end in ends)',
-        "return any(host.endswith(pattern.partition('*.')[2] or '/') for pattern in self._patterns)",
+        "return False\n            meant =",
+        "return host.endswith(tuple(self._below))\n            meant =",
         ("test_origins.py::test_a_pattern_matches_nothing_else",),
     ),
     Variant(

@@ -193,9 +193,9 @@ class Cors:
 
     def answer_headers(self, origins: tuple[str, ...] | None) -> Headers:
         """Return what every answer carries, given the request's Origin field lines."""
-        if self._any_origin is not None or origins is None or len(origins) != 1:
+        if origins is None or len(origins) != 1:
             return self._any_origin or _VARY
-        return self._answers.get(origins[0]) or self._answers_by_pattern(origins[0])
+        return self._any_origin or self._answers.get(origins[0]) or self._answers_by_pattern(origins[0])
 
     def _answers_by_pattern(self, origin: str) -> Headers:
         return self._answer_headers(origin) if origin in self._patterns else _VARY

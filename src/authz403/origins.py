@@ -21,8 +21,7 @@ _LABEL: Final = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _PATTERN: Final = re.compile(
     rf"([a-z][a-z0-9+.-]*)://(\*\.)?(\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::([0-9]{{1,5}}|\*))?"
 )
-# URL standard, "ends in a number checker": what ends so is an IPv4 address or no host at all.
-_ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+_HEXADECIMAL: Final = re.compile(r"0x[0-9a-f]*")
 
 EXTRA: Final = "authz403[patterns]"
 
@@ -87,7 +86,7 @@ def _wrong_with_port(parts: Parts) -> str | None:
 
 def _wrong_with_host(parts: Parts) -> str | None:
     host = parts.host
-    if host.startswith("[") or _ENDS_IN_NUMBER.fullmatch(host):
+    if host.startswith("[") or _ends_in_number(host):
         address = _address(host)
         if address is None:
             return "not an address, and no name ends in a number"
@@ -100,11 +99,15 @@ def _wrong_with_host(parts: Parts) -> str | None:
         return None
     if len(host) + 2 * parts.below > _LONGEST_HOST:
         return f"no host is longer than {_LONGEST_HOST} characters"
-    if not all(_is_punycode(label) for label in host.split(".") if label.startswith("xn--")):
+    if "xn--" in host and not all(_is_punycode(label) for label in host.split(".") if label.startswith("xn--")):
         return "what follows xn-- is no name"
-    if parts.below and "." not in host:
-        return f"names below {host} are anybody's; name the host, as in {parts.scheme}://app.{host}"
     return None
+
+
+def _ends_in_number(host: str) -> bool:
+    """Tell whether a host is an IPv4 address or no host at all (URL standard, "ends in a number checker")."""
+    last = host[host.rfind(".") + 1 :]
+    return last.isdigit() or _HEXADECIMAL.fullmatch(last) is not None
 
 
 def _is_punycode(label: str) -> bool:
@@ -125,17 +128,31 @@ class Patterns:
     """A set of patterns, asked by `origin in patterns` at a cost that only the origin's own labels set."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._patterns = frozenset(patterns)
+        parts = [found for found in map(parts_of, patterns) if isinstance(found, Parts)]
+        self._at = _by_host(part for part in parts if not part.below)
+        self._below = _by_host(part for part in parts if part.below)
 
     def __contains__(self, origin: str) -> bool:
-        parts = parts_of(origin) if self._patterns else None
+        parts = parts_of(origin) if self._at or self._below else None
         if not isinstance(parts, Parts) or parts.is_pattern:
             return False
         scheme, _, host, port = parts
-        labels = host.split(".")
-        names = [host, *("*." + ".".join(labels[start:]) for start in range(1, len(labels)))]
-        ends = (":*", "" if port is None else f":{port}")
-        return any(f"{scheme}://{name}{end}" in self._patterns for name in names for end in ends)
+        wanted = ((scheme, port), (scheme, "*"))
+        meant, start = self._at.get(host), 0
+        while meant is None or meant.isdisjoint(wanted):
+            start = host.find(".", start) + 1
+            if start == 0:
+                return False
+            meant = self._below.get(host[start:])
+        return True
+
+
+def _by_host(parts: Iterable[Parts]) -> dict[str, set[tuple[str, str | None]]]:
+    """Return schemes and ports by their host."""
+    found: dict[str, set[tuple[str, str | None]]] = {}
+    for scheme, _, host, port in parts:
+        found.setdefault(host, set()).add((scheme, port))
+    return found
 
 
 def public_suffixes_at_or_below(hosts: Iterable[str]) -> dict[str, str] | None:
