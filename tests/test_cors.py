@@ -243,6 +243,15 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert [field for field, _ in told] == [*fields, "private_network", "debug", "max_age"]
 
 
+def test_all_mistakes_of_one_origin_are_told_at_once() -> None:
+    """Whoever cures the first of them is not sent back for the next."""
+    told = mistakes_of(origins=["http://*.github.io", "*"], credentials=True, private_network=True)
+
+    assert [field for field, _ in told] == ["origins[0]"] * 2 + ["origins[1]"] * 3
+    assert "use credentials and private_network" in told[0][1]
+    assert "names below github.io" in told[1][1]
+
+
 def test_a_cors_is_a_value() -> None:
     """What was given as any iterable is kept as tuples, so that equal configurations are equal."""
     cors = Cors(origins=iter([APP]), methods=iter(["GET"]), headers=iter(["X-A"]), expose=iter(["X-B"]))

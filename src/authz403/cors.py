@@ -6,7 +6,7 @@ of origins that only a pattern knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -148,31 +148,31 @@ class Cors:
         below = {parts.host for parts in found.values() if isinstance(parts, Parts) and parts.below}
         shared = public_suffixes_at_or_below(below) if below else {}
         for index, origin in enumerate(origins):
-            why = self._wrong_with_any(origins) if origin == "*" else self._wrong_with(found[origin], shared)
-            if why:
+            for why in self._wrong_with_any(origins) if origin == "*" else self._wrong_with(found[origin], shared):
                 mistakes.add(f"origins[{index}]", origin, why)
 
-    def _wrong_with_any(self, origins: tuple[str, ...]) -> str | None:
+    def _wrong_with_any(self, origins: tuple[str, ...]) -> Iterator[str]:
         if self.credentials:
-            return "with credentials any site could act as the signed-in user; name the origins"
+            yield "with credentials any site could act as the signed-in user; name the origins"
         if self.private_network:
-            return "with private_network any site could call into the private network; name the origins"
-        return "any origin already includes the others; write it alone" if len(origins) > 1 else None
+            yield "with private_network any site could call into the private network; name the origins"
+        if len(origins) > 1:
+            yield "any origin already includes the others; write it alone"
 
-    def _wrong_with(self, parts: Parts | str, shared: Mapping[str, str] | None) -> str | None:
+    def _wrong_with(self, parts: Parts | str, shared: Mapping[str, str] | None) -> Iterator[str]:
         if isinstance(parts, str):
-            return parts
-        if parts.is_insecure and (self.credentials or self.private_network) and not self.dangerously_allow_insecure:
-            what = "credentials" if self.credentials else "private_network"
-            return (
-                f"anybody on the way to a page of it could change the page and use {what}; serve it by https, or say "
-                "dangerously_allow_insecure=True"
+            yield parts
+            return
+        used = [name for name in ("credentials", "private_network") if getattr(self, name)]
+        if parts.is_insecure and used and not self.dangerously_allow_insecure:
+            yield (
+                f"anybody on the way to a page of it could change the page and use {' and '.join(used)}; serve it by "
+                "https, or say dangerously_allow_insecure=True"
             )
         if parts.below and shared is None:
-            return f"a pattern is checked against the list of public suffixes; install {EXTRA}, or name each origin"
+            yield f"a pattern is checked against the list of public suffixes; install {EXTRA}, or name each origin"
         if parts.below and shared and parts.host in shared:
-            return f"anybody may have names below {shared[parts.host]}, a public suffix; name each origin"
-        return None
+            yield f"anybody may have names below {shared[parts.host]}, a public suffix; name each origin"
 
     def _answer_headers(self, origin: str) -> Headers:
         found = [
