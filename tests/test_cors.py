@@ -1,36 +1,15 @@
 """Cors: exact origins, preflights that are answered in full, and configurations that would be unsafe or useless."""
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz403.cors import ALWAYS_EXPOSED, DEFAULT_HEADERS, DEFAULT_METHODS, Cors, Headers, is_preflight
+from authz403.cors import ALWAYS_EXPOSED, DEFAULT_HEADERS, DEFAULT_METHODS, Cors, is_preflight
 from authz403.errors import ConfigurationError
-
-APP = "https://app.example"
-
-VARIES = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network"
-
-Fields = Mapping[str, tuple[str, ...]]
-
-
-def preflight_fields(*requested: str, origin: str = APP, method: str = "GET", private: str | None = None) -> Fields:
-    """Return the header fields of a preflight; each of `requested` is a line of Access-Control-Request-Headers."""
-    asked = {"access-control-request-headers": requested} if requested else {}
-    if private is not None:
-        asked["access-control-request-private-network"] = (private,)
-    return {"origin": (origin,), "access-control-request-method": (method,), **asked}
-
-
-def text_of(headers: Headers) -> dict[str, str]:
-    """Return headers as text, and see that none is repeated."""
-    found = {name.decode("ascii"): value.decode("ascii") for name, value in headers}
-    assert len(found) == len(headers), "a header is repeated"
-    return found
+from tests.cors_made import APP, VARIES, Fields, preflight_fields, text_of
 
 
 def mistakes_of(**options: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - configuration of wrong types too

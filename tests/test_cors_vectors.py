@@ -8,16 +8,7 @@ from typing import Any
 
 from authz403.cors import Cors, is_preflight
 from authz403.errors import ConfigurationError
-from tests.test_cors import APP, preflight_fields, text_of
-
-
-def rows_of(path: Path, function: str | None, kind: str | None = None) -> list[Any]:
-    """Return the rows of one Go test table."""
-    tables = json.loads(path.read_text(encoding="utf-8"))
-    (table,) = [table for table in tables if table.get("func") == function and kind in {None, table["type"]}]
-    assert len(table["cases"]) == table["n"]
-    rows: list[Any] = table["cases"]
-    return rows
+from tests.cors_made import APP, preflight_fields, rows_of, text_of
 
 
 def go_text(value: Any) -> Any:  # noqa: ANN401 - any JSON

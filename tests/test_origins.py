@@ -1,6 +1,5 @@
 """Origins and patterns: what browsers write, whole labels, and no pattern over names that anybody may have."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz403.origins import LONGEST_ORIGIN, Parts, Patterns, parts_of, public_suffixes_at_or_below
+from tests.cors_made import rows_of
 
 # ---- what an origin is
 
@@ -284,15 +284,6 @@ def test_without_the_list_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # ---- public vectors
-
-
-def rows_of(path: Path, function: str | None, kind: str | None = None) -> list[Any]:
-    """Return the rows of one Go test table."""
-    tables = json.loads(path.read_text(encoding="utf-8"))
-    (table,) = [table for table in tables if table.get("func") == function and kind in {None, table["type"]}]
-    assert len(table["cases"]) == table["n"]
-    rows: list[Any] = table["cases"]
-    return rows
 
 
 def test_the_origins_that_others_refuse_are_refused(corpora: Path) -> None:
