@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "policy",
         "leaves tokens rbac marks problem audit",
         "requirements endpoint route_objects role_lookup hints",
-        "checks rules routing authorizer identity watched layers",
+        "checks rules routing authorizer identity watched layers findings",
         "walk flask_routes django_routes",
         "coverage",
         "gate",

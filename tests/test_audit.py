@@ -508,7 +508,7 @@ def test_the_naughty_strings_make_one_parseable_line_each(corpora: Path, lines: 
     for text in naughty:
         wanted, identity, request, denied = _everywhere(text)
         recorded(wanted, identity, request=replace(request, path="/"), denied=denied)
-    found = lines()
+    found = [event for event in lines() if event["event"] != "authz.warning"]
     assert len(found) == len(naughty)
     harmless = re.compile(r"[\x20-\x7e]*")
     for text, event in zip(naughty, found, strict=True):

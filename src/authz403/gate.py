@@ -16,6 +16,7 @@ from authz403.decision import Decision, Denial, Outcome, Response
 from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.facts import Facts, Rejected
+from authz403.findings import Findings
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.leaves import Custom, ServiceNetworks
@@ -111,6 +112,9 @@ class Gate:
             self.audit.warn_once("cors", "Cors(headers=) leaves Authorization out, so that no script can send a token")
         for source in self._identifier.bearers:
             source.keys.report_to(self.audit.warn)
+        self.findings = Findings(
+            self._network, self.audit.warn_once, reads_authorization=AUTHORIZATION in self._identifier.fields
+        )
         self._problems = Problems(
             realm=self._identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
         )
@@ -141,8 +145,6 @@ class Gate:
             path, method = request.path, request.method
             if within is None:
                 outcome.address = address = self._network.client_address(request)
-                if request.peer_rewritten and self._network.fields:
-                    self.audit.warn_once("peer_rewritten", _PEER_REWRITTEN)
                 if cors is not None and method in _JUDGED_BY_CORS:
                     if is_preflight(method, request.fields):
                         return self._preflight(outcome, cors)
@@ -250,6 +252,7 @@ class Gate:
                 self._network,
                 has_address=outcome.address is not None,
                 reads_authorization=AUTHORIZATION in self.fields,
+                authorization_came=self.findings.authorization_came,
             )
             if hint != decision.hint:
                 outcome.decision = decision = decision._replace(hint=hint)
@@ -325,12 +328,13 @@ class Gate:
         if outcome.check_failed is not None and self.report_only:
             self.denied_by_app(outcome, outcome.check_failed, enforce=False)
         allowed = outcome.decision.allowed
-        if not (self.audit.wants_debug() if allowed else self.audit.wants_warning()):
-            return
-        outcome.decision_id = outcome.decision_id or new_decision_id()
-        body = outcome.response.body if outcome.response is not None and not allowed else None
-        let_pass = self.report_only and outcome.response is None and not outcome.concealed_as_missing
-        self.audit.record(outcome, body=body, report_only=let_pass and not allowed)
+        if self.audit.wants_debug() if allowed else self.audit.wants_warning():
+            outcome.decision_id = outcome.decision_id or new_decision_id()
+            body = outcome.response.body if outcome.response is not None and not allowed else None
+            let_pass = self.report_only and outcome.response is None and not outcome.concealed_as_missing
+            self.audit.record(outcome, body=body, report_only=let_pass and not allowed)
+        if outcome.started > self.findings.due:
+            self.findings.look(outcome)
 
     def can(self, principal: Principal | None, requirement: Requirement) -> bool:
         """Tell whether a caller meets a requirement, for menus and lists; what depends on a request is not met.
@@ -373,10 +377,6 @@ class Gate:
         return found.takes_dot_segments and self.rules.rule_for(path, method) == self.rules.rule_for(shortened, method)
 
 
-_PEER_REWRITTEN: Final = (
-    "the server has already put a forwarded address in the place of the peer, so that trusted_proxies are not seen; "
-    "let it leave the peer alone (uvicorn: --no-proxy-headers)"
-)
 _JUDGED_BY_CORS: Final = frozenset({"OPTIONS", WEBSOCKET})
 _PREFLIGHT_ALLOWED: Final = Decision(True, "preflight", status=_NO_CONTENT)  # noqa: FBT003 - a row of the named tuple
 

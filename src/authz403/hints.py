@@ -14,7 +14,7 @@ from authz403.request import AccessRequest
 PROXY_FIELDS: Final = frozenset({"x-forwarded-for", "forwarded", "via"})
 """The header fields by which a proxy in front shows itself."""
 
-_STRIPPED: Final = "no Authorization header came through the proxy in front: does it strip it?"
+STRIPPED: Final = "no Authorization header came through the proxy in front: does it strip it?"
 
 # Where providers write scopes and roles; a claim that is there and not read is the first thing to look at.
 _SCOPE_CLAIMS: Final = (("scope",), ("scp",), ("scopes",), ("permissions",))
@@ -36,8 +36,12 @@ def hint_for(
     *,
     has_address: bool,
     reads_authorization: bool,
+    authorization_came: bool,
 ) -> str | None:
-    """Return the hint of a refusal: what was found on the way, else what can be told from the whole."""
+    """Return the hint of a refusal: what was found on the way, else what can be told from the whole.
+
+    `authorization_came` says that the proxy in front has let an Authorization header through before.
+    """
     reason = decision.reason
     if reason is Reason.IP_NOT_ALLOWED:
         return _about_address(request, network, has_address=has_address) or decision.hint
@@ -46,7 +50,7 @@ def hint_for(
     if reason is Reason.MISSING_TOKEN:
         is_absent = reads_authorization and not request.fields.get("authorization")
         came_by_proxy = any(request.fields.get(field) for field in PROXY_FIELDS)
-        return _STRIPPED if is_absent and came_by_proxy else None
+        return STRIPPED if is_absent and came_by_proxy and not authorization_came else None
     if principal is None:
         return None
     if reason is Reason.INSUFFICIENT_SCOPE:
@@ -58,8 +62,9 @@ def hint_for(
 
 def _about_address(request: AccessRequest, network: Network, *, has_address: bool) -> str | None:
     is_trusted = network.trusts_peer(request.peer)
-    if request.fields.get("x-forwarded-for") and not is_trusted:
-        return "X-Forwarded-For came from a peer that is not in trusted_proxies, and was not read"
+    for field, name in (("x-forwarded-for", "X-Forwarded-For"), ("forwarded", "Forwarded")):
+        if request.fields.get(field) and not is_trusted:
+            return f"{name} came from a peer that is not in trusted_proxies, and was not read"
     if is_trusted and network.may_read_trailers(request):
         return (
             f"a chunked request came with {network.source} in several lines, and the last may be a trailer that the "

@@ -230,6 +230,7 @@ class Networks(Requirement):
 
     def __init__(self, networks: AddressSet) -> None:
         self._networks = networks
+        self.cidrs = networks.cidrs
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""

@@ -145,6 +145,8 @@ class _NotWalked:
 
 _NOT_WALKED: Final = _NotWalked()
 UNIX: Final = "unix"
+UNIX_PEERS: Final = frozenset({None, "", "localhost", UNIX})
+"""What servers give for the peer of a unix socket."""
 
 CHUNKED: Final = "transfer-encoding"
 """The field of requests that may have trailers. RFC 9110 section 6.5.1 forbids to merge these into the header section
@@ -259,8 +261,7 @@ class Network:
         address = None if peer is None else parse_address(peer)
         if address is not None:
             return address in self._trusted
-        # Servers give a unix socket's peer as None, "", "localhost" or nothing like an address.
-        return self._trusts_unix and peer in {None, "", "localhost", UNIX}
+        return self._trusts_unix and peer in UNIX_PEERS
 
 
 def _forwarded_for(lines: tuple[str, ...]) -> list[Address | None]:
