@@ -104,6 +104,27 @@ VARIANTS: Final = (
         "if found is not None and now < found.until:",
         ("test_identity.py",),
     ),
+    Variant(
+        "says of a proxy that lets tokens through that it strips them",
+        "hints.py",
+        " and not authorization_came",
+        "",
+        ("test_findings.py::test_where_one_came_through_none_is_stripped",),
+    ),
+    Variant(
+        "takes every stranger who writes X-Forwarded-For for a proxy",
+        "findings.py",
+        "if _is_inside(request.peer):",
+        "if request.peer:",
+        ("test_findings.py::test_strangers_who_write_a_forwarding_header_are_not_told_of",),
+    ),
+    Variant(
+        "keeps quiet about networks that no client can be in",
+        "findings.py",
+        "if _are_within(leaf.cidrs, self._proxies):",
+        "if False:",
+        ("test_findings.py::test_networks_of_trusted_proxies_alone_are_told_at_the_start",),
+    ),
     # ---- which paths there are
     Variant(
         "takes a newline for part of a path, as re.match does",

@@ -14,7 +14,7 @@ from authz403.decision import Outcome
 from authz403.facts import Facts
 from authz403.hints import PROXY_FIELDS, STRIPPED
 from authz403.leaves import Networks
-from authz403.network import UNIX, UNIX_PEERS, Address, AddressSet, Network, parse_address
+from authz403.network import UNIX, UNIX_PEERS, Address, AddressSet, Network, parse_address, parse_node
 from authz403.policy import Requirement
 from authz403.reasons import Reason
 from authz403.request import AccessRequest
@@ -85,7 +85,7 @@ class Findings:
         self._one: Address | None = None
         self._run = 0
         self._callers: set[tuple[str | None, str]] = set()
-        self._further: set[str] = set()
+        self._further: set[Address] = set()
         # The window that a share is taken of.
         self._in_window = self._with_header = 0
         self._stranger: str | None = None
@@ -219,8 +219,8 @@ class Findings:
             self._callers.add(caller)
         if len(self._further) < _FURTHER:
             lines = request.fields.get(self._network.source or "", ())
-            leftmost = lines[0][:64].partition(",")[0].strip() if lines else ""
-            if leftmost and str(address) not in leftmost:
+            leftmost = parse_node(lines[0].partition(",")[0].strip().removeprefix("for=").strip('"')) if lines else None
+            if leftmost is not None:
                 self._further.add(leftmost)
         if self._run < RUN or len(self._callers) < CALLERS:
             return
