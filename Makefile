@@ -1,5 +1,5 @@
 # The two commands of a fresh machine: `make demo` and `make test`. Only python3 (3.11+) is taken for granted;
-# where node and npm are there too, the tests meet a real identity provider.
+# where node and npm are there too, the tests meet a real identity provider, and with nginx and haproxy real proxies.
 # ARGS goes to pytest: make test ARGS="-k preflight --no-cov"
 PY ?= python3
 ARGS ?=
@@ -15,7 +15,7 @@ WHOLE := pyproject.toml --all-extras --group dev
 IN_PARALLEL := --numprocesses auto --dist worksteal
 PROVIDER := tests/provider/node_modules/.stamp
 
-.PHONY: demo test check fuzz test-servers test-matrix bench build lock clean
+.PHONY: proxies demo test check fuzz test-servers test-matrix bench build lock clean
 
 .venv/.stamp: pyproject.toml requirements/dev.txt $(UV)
 	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
@@ -39,10 +39,17 @@ $(PROVIDER): tests/provider/package.json tests/provider/package-lock.json
 		echo "npm ci failed in tests/provider: tests against a real identity provider will skip."; \
 	fi
 
+# Without them, the tests that need them skip and say so.
+proxies:
+	@for program in nginx haproxy; do \
+		PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || \
+			echo "No $$program here: tests behind real proxies will skip (apt-get install $$program)."; \
+	done
+
 demo: .venv/.stamp
 	.venv/bin/python -m authz403 demo
 
-test: .venv/.stamp $(PROVIDER)
+test: .venv/.stamp $(PROVIDER) proxies
 	.venv/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 check: .venv/.stamp

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self
 
 from tests.attacked_app import RAN_FILE
 
-_UVICORN: Final = "uvicorn {app} --host 127.0.0.1 --port {port} --no-proxy-headers --log-level critical --http"
+_UVICORN: Final = "uvicorn {app} {uvicorn} --no-proxy-headers --log-level critical --http"
 COMMANDS: Final = {
     "uvicorn-h11": f"{_UVICORN} h11",
     "uvicorn-httptools": f"{_UVICORN} httptools",
@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "granian": "granian {app} --interface asgi --host 127.0.0.1 --port {port} --log-level critical",
     "daphne": "daphne {app} --bind 127.0.0.1 --port {port} --verbosity 0",
 }
+REWRITING: Final = {"uvicorn-rewriting": "uvicorn {app} {uvicorn} --log-level critical"}
+"""A server that puts what it reads of X-Forwarded-For in the place of the peer, as it does unless told otherwise."""
 # Preloaded, it listens when the app is there and not before.
 _GUNICORN: Final = "gunicorn {app} --preload --bind {gunicorn} --log-level critical --graceful-timeout 1 --worker-class"
 WSGI_COMMANDS: Final = {
@@ -35,12 +37,14 @@ WSGI_COMMANDS: Final = {
     "cheroot": "cheroot {app} --bind {cheroot}",
 }
 _TCP: Final = {
+    "uvicorn": "--host 127.0.0.1 --port {port}",
     "gunicorn": "127.0.0.1:{port}",
     "waitress": "--listen=127.0.0.1:{port}",
     "granian": "--host 127.0.0.1 --port {port}",
     "cheroot": "127.0.0.1:{port}",
 }
 _UNIX: Final = {
+    "uvicorn": "--uds {path}",
     "gunicorn": "unix:{path}",
     "waitress": "--unix-socket={path}",
     "granian": "--uds {path}",
@@ -78,7 +82,11 @@ class Served:
         self._errors = (folder / f"{server}-{app}.stderr").open("w+b")
         spelled = {name: how.format(path=path, port=port) for name, how in (_UNIX if at_unix_socket else _TCP).items()}
         module = module or ("tests.wsgi_app_served" if server in WSGI_COMMANDS else "tests.attacked_app")
-        command = {**COMMANDS, **WSGI_COMMANDS}[server].format(app=f"{module}:{app}", port=port, **spelled).split()
+        command = (
+            {**COMMANDS, **REWRITING, **WSGI_COMMANDS}[server]
+            .format(app=f"{module}:{app}", port=port, **spelled)
+            .split()
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=_ROOT,
