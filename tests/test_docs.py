@@ -42,6 +42,9 @@ ROOT: Final = Path(__file__).parent.parent
 DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
 EXAMPLES: Final = tuple(sorted((DOCS / "examples").rglob("*.py")))
+# tests/test_proxies.py runs these.
+CONFIGURATIONS: Final = tuple(path for path in sorted((DOCS / "examples").rglob("*.c*")) if "__" not in str(path))
+LANGUAGES: Final = {".py": "python", ".conf": "nginx", ".cfg": "haproxy"}
 SHORT: Final = 3  # lines of Python that may stand in a page without a file
 SECRET: Final = "only-for-trying-out-0123456789abcdef"
 ISSUER: Final = "https://id.example"
@@ -89,7 +92,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 @every_page
-def test_every_longer_block_of_python_is_part_of_a_file_that_runs(page: Path) -> None:
+def test_every_longer_block_of_code_is_part_of_a_file_that_runs(page: Path) -> None:
     """A marked block stands in its file, whole lines in a row, and an unmarked one is no longer than three lines."""
     base = ROOT if page.parent == ROOT else DOCS
     for block in blocks(page):
@@ -97,10 +100,11 @@ def test_every_longer_block_of_python_is_part_of_a_file_that_runs(page: Path) ->
         if block.file is None:
             is_python = block.language in {"python", "py"}
             assert not is_python or block.text.count("\n") <= SHORT, f"{where} belongs into a file"
+            assert block.language not in {"nginx", "haproxy"}, f"{where} belongs into a file"
             continue
-        assert block.language == "python", where
         file = base / block.file
-        assert file in EXAMPLES, f"{where} is of {block.file}, which is no example"
+        assert block.language == LANGUAGES.get(file.suffix), where
+        assert file in {*EXAMPLES, *CONFIGURATIONS}, f"{where} is of {block.file}, which is no example"
         assert f"\n{block.text}" in f"\n{file.read_text(encoding='utf-8')}", f"{where} does not stand in {block.file}"
 
 
@@ -109,7 +113,9 @@ def test_every_example_is_shown_on_some_page() -> None:
     shown = {Path(block.file).parts for page in PAGES for block in blocks(page) if block.file}
     # Of a project, some files are shown.
     told = {parts[parts.index("examples") + 1] for parts in shown}
-    assert told == {path.relative_to(DOCS / "examples").parts[0] for path in EXAMPLES}
+    assert told == {path.relative_to(DOCS / "examples").parts[0] for path in (*EXAMPLES, *CONFIGURATIONS)}
+    names = {Path(block.file).name for page in PAGES for block in blocks(page) if block.file}
+    assert {path.name for path in CONFIGURATIONS} <= names
 
 
 @every_page
@@ -549,6 +555,13 @@ ADDRESSES: Final = [
     ("standard", "172.16.0.9", {"forwarded": ("for=unknown",)}, None),
     ("single", "172.16.0.9", {"x-real-ip": ("203.0.113.7",)}, "203.0.113.7"),
     ("single", "172.16.0.9", {"x-real-ip": ("203.0.113.7", "10.9.9.9")}, None),
+    ("aws", "10.20.1.9", {"x-forwarded-for": ("10.20.0.9, 203.0.113.7:4711",)}, "203.0.113.7"),
+    ("google", "35.191.0.9", {"x-forwarded-for": ("10.20.0.9,203.0.113.7,34.1.2.3",)}, "203.0.113.7"),
+    ("google", "203.0.113.5", {"x-forwarded-for": ("10.9.9.9,34.1.2.3",)}, "203.0.113.5"),
+    ("cloudflare", "173.245.48.9", {"cf-connecting-ip": ("203.0.113.7",)}, "203.0.113.7"),
+    ("cloudflare", "203.0.113.5", {"cf-connecting-ip": ("10.9.9.9",)}, "203.0.113.5"),
+    ("fastly", "172.16.0.9", {"x-forwarded-for": ("10.9.9.9, 203.0.113.7, 151.101.1.1",)}, "203.0.113.7"),
+    ("fastly", "172.16.0.9", {"x-forwarded-for": ("203.0.113.7, 151.101.2.2, 151.101.1.1",)}, "203.0.113.7"),
     ("unix_socket", None, {"x-forwarded-for": ("203.0.113.7",)}, "203.0.113.7"),
     ("direct", "203.0.113.7", {"x-forwarded-for": ("10.9.9.9",)}, "203.0.113.7"),
 ]

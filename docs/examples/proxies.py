@@ -8,6 +8,18 @@ appending = Network(trusted_proxies=["172.16.0.0/12"])
 # A load balancer whose addresses nobody knows, before a proxy of your own: two entries are theirs.
 counted = Network(trusted_proxies=["172.16.0.0/12"], hops=2)
 
+# AWS: an Application Load Balancer in these subnets of your VPC.
+aws = Network(trusted_proxies=["10.20.0.0/24", "10.20.1.0/24"])
+
+# Google Cloud: an external Application Load Balancer writes the client and, behind it, its own address.
+google = Network(trusted_proxies=["130.211.0.0/22", "35.191.0.0/16"], hops=2)
+
+# Cloudflare, straight to the service: all of its networks belong here.
+cloudflare = Network(source="cf-connecting-ip", trusted_proxies=["173.245.48.0/20", "2400:cb00::/32"])
+
+# Fastly before a proxy of your own: both append.
+fastly = Network(trusted_proxies=["172.16.0.0/12", "151.101.0.0/16", "2a04:4e40::/32"])
+
 # A proxy that writes Forwarded (RFC 7239).
 standard = Network(source="forwarded", trusted_proxies=["172.16.0.0/12"])
 
