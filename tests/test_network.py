@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz403.errors import ConfigurationError
+from authz403.findings import PRIVATE
 from authz403.gate import Gate
 from authz403.network import Address, AddressSet, Network, parse_address, parse_node
 from authz403.policy import anyone
@@ -801,6 +802,61 @@ def test_the_trusted_range_vectors_of_realclientip_are_followed(corpora: Path) -
         # A header of another name is a single one here.
         "Error: bad header nanme": "",
     }
+
+
+def test_the_leftmost_vectors_of_realclientip_are_not_followed(corpora: Path) -> None:
+    """The leftmost entry is the client's own to write: by the same headers, we find who stands at the right."""
+    rows = go_cases(corpora / "client-ip" / "realclientip.json", "TestLeftmostNonPrivateStrategy")
+    private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "::1", "fc00::/7", "fe80::/10"]
+    options = {
+        row["name"]: {"source": row["args"]["headerName"], "trusted_proxies": ["unix", *private]} for row in rows
+    }
+
+    assert differing(rows, options) == {
+        # The rightmost entry that is not a proxy, each time.
+        "IPv4 with port": "4.4.4.4",
+        "IPv4 with no port": "6.6.6.6",
+        "IPv6 with port": "4.4.4.4",
+        "IPv6 with port and zone": "6.6.6.6",
+        "IPv6 with port and zone, no quotes": "6.6.6.6",
+        "IPv4-mapped IPv6": "4.4.4.4",
+        "IPv4-mapped IPv6 with port": "4.4.4.4",
+        "IPv4-mapped IPv6 in IPv6 (hex) form": "6.6.6.6",
+        "NAT64 IPv4-mapped IPv6": "4.4.4.4",
+        "XFF: leftmost not desirable": "5.5.5.5",
+        "Fail: Forwarded: none acceptable": UNSPECIFIED,  # as above
+        # A header of another name is a single one here.
+        "Error: invalid header": "::1",
+    }
+
+
+def test_the_chain_vectors_of_realclientip_are_not_followed(corpora: Path) -> None:
+    """Where one header is missing, another is not asked: clients write what their proxy does not."""
+    single, several, *failing = go_cases(corpora / "client-ip" / "realclientip.json", "TestChainStrategy")
+
+    assert answered({}, single) == single["want"]
+    walk = {"source": "forwarded", "trusted_proxies": [several["args"]["remoteAddr"]]}
+    assert (several["want"], answered(walk, several)) == ("1.1.1.1", "")
+    assert [row["name"] for row in failing] == ["Fail: No strategies", "Fail: Multiple strategies, all fail"]
+    assert [answered(walk, row) for row in failing] == ["", ""]
+
+
+def test_the_private_address_vectors_of_realclientip_are_followed(corpora: Path) -> None:
+    """What is private for our warnings, with the rows that we see otherwise and why."""
+    rows = go_cases(corpora / "client-ip" / "realclientip.json", "Test_isPrivateOrLocal")
+
+    assert [row["name"] for row in rows if (row["ip"] in PRIVATE) is not row["want"]] == [
+        "IPv4 RFC 2544 benchmarking",  # no proxy is at an address that routers are measured with
+    ]
+
+
+def test_every_table_of_the_vectors_is_looked_at(corpora: Path) -> None:
+    """A table that is new in there wants a test, and so does a new file."""
+    tables = json.loads((corpora / "client-ip" / "realclientip.json").read_text(encoding="utf-8"))
+    here = Path(__file__).read_text(encoding="utf-8")
+
+    assert {table["func"] for table in tables if f'"{table["func"]}"' not in here} == set()
+    assert {path.name for path in (corpora / "client-ip").iterdir() if f'"{path.name}"' not in here} == set()
 
 
 def test_the_network_vectors_of_realclientip_are_followed(corpora: Path) -> None:
