@@ -77,10 +77,10 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
-        tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
-        if not tickets and scope["type"] not in _GUARDED:
+        if scope["type"] not in _GUARDED:
             await self.app(scope, receive, send)
             return
+        tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
         if not self._is_expected(tickets, scope):
             await self._mismatch(tickets, scope, receive, send)
             return
