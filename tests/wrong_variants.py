@@ -512,7 +512,7 @@ VARIANTS: Final = (
         ("test_door.py::test_a_request_that_changed_after_the_decision_runs_nothing",),
     ),
     Variant(
-        "lets a request in whose method changed after the decision",
+        "looks past the method of a request that one gate decided on",
         "door.py",
         '                and ticket.method == scope.get("method")\n',
         "",
