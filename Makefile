@@ -15,7 +15,7 @@ WHOLE := pyproject.toml --all-extras --group dev
 IN_PARALLEL := --numprocesses auto --dist worksteal
 PROVIDER := tests/provider/node_modules/.stamp
 
-.PHONY: proxies demo test check fuzz test-servers test-matrix bench build lock clean
+.PHONY: proxies demo test check fuzz test-servers test-matrix bench instructions build lock clean
 
 .venv/.stamp: pyproject.toml requirements/dev.txt $(UV)
 	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
@@ -79,6 +79,10 @@ test-matrix: .venv/.stamp $(PROVIDER)
 
 bench: .venv/.stamp $(PROVIDER)
 	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. .venv/bin/python "$$bench"; done
+
+# Machine instructions a request, against a budget; needs valgrind.
+instructions: .venv/.stamp
+	.venv/bin/python benchmarks/instructions.py
 
 build: .venv/.stamp
 	rm -rf dist

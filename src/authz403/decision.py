@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from authz403.cors import Headers
 from authz403.errors import AccessDenied
@@ -15,6 +15,7 @@ from authz403.reasons import Reason
 from authz403.request import AccessRequest
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_NONE_DEMANDED: Final[frozenset[int]] = frozenset()
 
 
 class Decision(NamedTuple):
@@ -92,20 +93,11 @@ class Outcome:
     says that an answer has started, and `inner` is what a gate further in decided, where the client is told that.
     """
 
-    # Defaults of the class: a request sets few of them, and setting all would cost every request.
-    decision: Decision = UNDECIDED
-    address: Address | None = None
-    principal: Principal | None = None
-    rejected_facts: Mapping[str, object] = _NOTHING
-    response: Response | None = None
-    route: str | None = None
-    demanded: frozenset[int] = frozenset()
-    decision_id: str | None = None
-    concealed_as_missing = False
-    missing_at: int | None = None
-    check_failed: AccessDenied | None = None
-    answered = False
-    inner: Outcome | None = None
+    __slots__ = (
+        *("address", "answered", "check_failed", "concealed_as_missing", "decision", "decision_id", "demanded"),
+        *("headers", "inner", "missing_at", "principal", "rejected_facts", "report_only", "request", "response"),
+        *("route", "started"),
+    )
 
     def __init__(
         self,
@@ -118,3 +110,16 @@ class Outcome:
         self.started = started
         self.headers = headers
         self.report_only = report_only
+        self.decision = UNDECIDED
+        self.address: Address | None = None
+        self.principal: Principal | None = None
+        self.rejected_facts = _NOTHING
+        self.response: Response | None = None
+        self.route: str | None = None
+        self.demanded = _NONE_DEMANDED
+        self.decision_id: str | None = None
+        self.concealed_as_missing = False
+        self.missing_at: int | None = None
+        self.check_failed: AccessDenied | None = None
+        self.answered = False
+        self.inner: Outcome | None = None
