@@ -181,7 +181,11 @@ class Gate:
                 else:
                     outcome.decision = policy.allowed
                     return outcome
-            return self._identified(outcome, policy, Facts(request, None, address, path_params, now), identity)
+            if isinstance(identity, Need):
+                return self._identified(outcome, policy, Facts(request, None, address, path_params, now), identity)
+            if isinstance(identity, Rejected):
+                outcome.rejected_facts = identity.facts
+            return self._decided(outcome, policy, Facts(request, identity, address, path_params, now))
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
 
@@ -245,17 +249,18 @@ class Gate:
         enforce = not self.report_only if enforce is None else enforce
         outcome.decision = decision
         if not decision.allowed:
-            hint = hint_for(
-                decision,
-                outcome.request,
-                outcome.principal,
-                self._network,
-                has_address=outcome.address is not None,
-                reads_authorization=AUTHORIZATION in self.fields,
-                authorization_came=self.findings.authorization_came,
-            )
-            if hint != decision.hint:
-                outcome.decision = decision = decision._replace(hint=hint)
+            if self.audit.wants_warning():  # else nobody would read it
+                hint = hint_for(
+                    decision,
+                    outcome.request,
+                    outcome.principal,
+                    self._network,
+                    has_address=outcome.address is not None,
+                    reads_authorization=AUTHORIZATION in self.fields,
+                    authorization_came=self.findings.authorization_came,
+                )
+                if hint != decision.hint:
+                    outcome.decision = decision = decision._replace(hint=hint)
             if decision.concealed and enforce and has_dot_segments(outcome.request.path):
                 # Where nothing is, such a path is refused, too.
                 outcome.decision = refusal(Unmet(Kind.VERDICT, Reason.INVALID_PATH), decision.policy)
