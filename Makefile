@@ -77,8 +77,15 @@ test-servers: .servers/.stamp
 test-matrix: .venv/.stamp $(PROVIDER)
 	tools/test-matrix $(ARGS)
 
-bench: .venv/.stamp $(PROVIDER)
-	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. .venv/bin/python "$$bench"; done
+# What other libraries cost beside this one needs them, so it has an environment of its own.
+bench: .bench/.stamp $(PROVIDER)
+	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. .bench/bin/python "$$bench"; done
+
+.bench/.stamp: pyproject.toml requirements/bench.txt $(UV)
+	$(UV) venv --quiet --clear --python .venv/bin/python .bench
+	$(UV) pip sync --quiet --python .bench --require-hashes requirements/bench.txt
+	$(UV) pip install --quiet --python .bench --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # Machine instructions a request, against a budget; needs valgrind.
 instructions: .venv/.stamp
@@ -92,8 +99,9 @@ lock: $(UV)
 	echo uv | $(COMPILE) --output-file requirements/uv.txt -
 	$(COMPILE) --output-file requirements/dev.txt $(WHOLE)
 	$(COMPILE) --output-file requirements/servers.txt --group servers --constraints requirements/dev.txt $(WHOLE)
+	$(COMPILE) --output-file requirements/bench.txt --group bench --constraints requirements/dev.txt $(WHOLE)
 	$(COMPILE) --output-file requirements/oldest.txt --resolution lowest-direct $(WHOLE)
 	npm update --prefix tests/provider --package-lock-only --silent --no-audit --no-fund
 
 clean:
-	rm -rf .venv .matrix .servers tests/provider/node_modules dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .matrix .servers .bench tests/provider/node_modules dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
