@@ -512,6 +512,28 @@ def test_a_view_that_refuses_in_a_concealed_place_is_missing(hidden: View_) -> N
     assert [(event["event"], event["concealed"], event["sub"]) for event in events] == [("authz.denied", True, "ada")]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("path", ["/pages/1", "/pages/", "/pages", "/old", "/round", "/around"])
+def test_what_werkzeug_redirects_betrays_nothing(path: str, method: str) -> None:
+    """Defaults and aliases are redirected by one method, and answered by 405 for the others."""
+    answers = []
+    for is_there in (True, False):
+        app = Flask("shop")
+        app.add_url_rule("/round", "round", redirect_to="/around", methods=["PUT"])  # in a circle, for ever
+        app.add_url_rule("/around", "around", redirect_to="/round", methods=["PUT"])
+        if is_there:
+            view = requires(scopes("c").concealed())(saying())
+            app.add_url_rule("/pages/", "pages", view, defaults={"page": 1}, methods=["GET"])
+            app.add_url_rule("/pages/<int:page>", "pages", methods=["GET"])
+            app.add_url_rule("/old", "pages", alias=True, defaults={"page": 1}, methods=["GET"])
+        authz403.flask.init_app(app, gate=gate_with(default=requires_nothing(), shared=True))
+        answers.append(asked(app, path, method, headers=bearer()))
+    if path in {"/round", "/around"}:
+        assert answers[0].status == answers[1].status == (308 if method == "OPTIONS" else 405)
+    else:
+        assert_same(*answers)
+
+
 def test_what_is_concealed_is_missing_behind_a_middleware_too() -> None:
     """One that rewrites host and scheme within the gate, so that Flask matches anew."""
     answers = []

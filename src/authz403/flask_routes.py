@@ -27,6 +27,7 @@ Bind = Callable[[Any], MapAdapter]
 _OPTIONS: Final = frozenset({"OPTIONS"})
 _ALL_METHODS: Final = frozenset(KNOWN_METHODS)
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
+_MOST_REDIRECTS: Final = 3  # an alias, then defaults, then a slash; an app may redirect in circles
 
 
 class Standing:
@@ -172,23 +173,31 @@ class FlaskRoutes:
         if isinstance(judged.error, MethodNotAllowed | RequestRedirect) and judged.adapter is not None:
             path = judged.adapter.path_info
             if isinstance(judged.error, RequestRedirect):
-                path = unquote(urlsplit(judged.error.new_url).path)
-                path = "/" + path.removeprefix(judged.adapter.script_name).removeprefix("/")
+                path = _target(judged.error, judged.adapter)
             betrayed = self._betrayed(judged, path)
         walk = self.walk if self.walk.written == WRITTEN.count else self._walked()
         return Found(walk.group, betrayed=betrayed)
 
-    def _betrayed(self, judged: Judged, path: str) -> Betrayed | None:
-        """Return what is told by an answer that rests on the rules of a path: the one to hide, where there is any."""
+    def _betrayed(self, judged: Judged, path: str, hops: int = _MOST_REDIRECTS) -> Betrayed | None:
+        """Return what is told by an answer that rests on the rules of a path: the one to hide, where there is any.
+
+        Where those rules only redirect, it is what stands behind that, after so many `hops` at most.
+        """
         reaching: dict[str, Endpoint] = {}
+        redirect: RequestRedirect | None = None
         for method in KNOWN_METHODS:
             try:
                 rule, _ = judged.adapter.match(path, method, return_rule=True)  # type: ignore[union-attr]  # it matched
+            except RequestRedirect as error:
+                redirect = error
+                continue
             except HTTPException:
                 continue
             reaching[method] = self._known(rule, self._app.view_functions.get(rule.endpoint)).endpoint
         if not reaching:
-            return None
+            if redirect is None or not hops:
+                return None
+            return self._betrayed(judged, _target(redirect, judged.adapter), hops - 1)  # type: ignore[arg-type]  # as above
         told = next(
             (endpoint for method, endpoint in reaching.items() if _conceal(endpoint.marks_for(method))),
             next(iter(reaching.values())),
@@ -306,6 +315,12 @@ class FlaskWalk:
             if name not in KNOWN_METHODS and name not in (rule.methods or ()):
                 why = "no request runs this method, so that its mark holds for nothing; mark the class, or get, post..."
                 self.mistakes.add("requires", f"{name_of(kind)}.{name.lower()}", why)
+
+
+def _target(redirect: RequestRedirect, adapter: MapAdapter) -> str:
+    """Return the path, as the app's router sees it, that a redirect leads to."""
+    path = unquote(urlsplit(redirect.new_url).path)
+    return "/" + path.removeprefix(adapter.script_name).removeprefix("/")
 
 
 def _blueprints(endpoint: str) -> Iterator[str]:
