@@ -29,7 +29,7 @@ from django.utils.translation import gettext_lazy
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
-from rest_framework.decorators import api_view
+from rest_framework.decorators import action, api_view
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request as DrfRequest
 from rest_framework.response import Response as DrfResponse
@@ -48,10 +48,12 @@ from authz403 import (
     Gate,
     Principal,
     Reason,
+    Requirement,
     Rule,
     anyone,
     authenticated,
     check,
+    deny,
     optional,
     param,
     public,
@@ -59,6 +61,7 @@ from authz403 import (
     scopes,
 )
 from authz403.django import CallerAuthentication
+from authz403.marks import unwrapped
 from authz403.principal import Anonymous
 from tests import wsgi_made
 from tests.apps_made import BODYLESS, ORIGIN, bearer, drive, gate_with, listening, scope_of
@@ -243,6 +246,10 @@ KINDS: dict[str, View_] = {
     "api_view, beneath": marked_beneath,
     "api_view, above": marked_above,
     "ViewSet": Things.as_view({"get": "list", "post": "create"}),
+    "methods, partial": functools.partial(Items.as_view()),
+    "methods, wrapped partial": csrf_exempt(functools.partial(Items.as_view())),
+    "ViewSet, partial": functools.partial(Things.as_view({"get": "list", "post": "create"})),  # type: ignore[misc]  # it is
+    "api_view, partial": functools.partial(marked_beneath),
 }
 
 
@@ -254,12 +261,13 @@ def test_every_kind_of_view_is_marked(by: str, view: View_) -> None:
     assert (asked(app, by).status, asked(app, by, headers=bearer()).status) == (401, 403)
     answer = asked(app, by, headers=ADA)
     assert (answer.status, "got" in text(answer)) == (200, True)
-    allowed = 405 if view in {marked_beneath, marked_above} else 200  # @api_view(["GET"]) takes nothing else
+    of_function = marked_beneath in unwrapped(view) or view is marked_above
+    allowed = 405 if of_function else 200  # @api_view(["GET"]) takes nothing else
     assert (asked(app, by, method="HEAD").status, asked(app, by, method="HEAD", headers=ADA).status) == (401, allowed)
 
 
 @both
-@pytest.mark.parametrize("kind", ["methods", "ViewSet"])
+@pytest.mark.parametrize("kind", ["methods", "ViewSet", "methods, wrapped partial", "ViewSet, partial"])
 def test_each_method_of_a_class_has_its_own_mark(by: str, kind: str) -> None:
     """Whatever case the method is written in: Django takes `post` for POST."""
     app = app_of(("/", KINDS[kind]))
@@ -300,6 +308,62 @@ def test_a_method_of_a_view_set_that_is_no_action_has_its_own_mark(by: str) -> N
     with override_settings(**app.settings):
         rows = gate_with().coverage(WSGIHandler())
     assert [row.method for row in rows] == ["GET", "OPTIONS", "POST"]
+
+
+class Helping(Things):
+    """A view set with marks on what no request runs."""
+
+    @requires(scopes("a"))
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as REST framework has it
+        super().initial(request, *args, **kwargs)
+
+    @requires(scopes("c"))
+    def get_queryset(self) -> None:
+        return None
+
+
+class SetUp(View):
+    """A view with a mark where Django looks before it looks for the method."""
+
+    @requires(scopes("a"))
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Django has it
+        super().setup(request, *args, **kwargs)
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse("not reached")
+
+
+def test_a_mark_that_no_request_would_meet_is_told() -> None:
+    """It would hold for nothing."""
+    with pytest.raises(ConfigurationError) as caught:
+        app_of(("/", Helping.as_view({"get": "list"})), ("/set-up", SetUp.as_view()))
+    assert {(mistake.field, mistake.value) for mistake in caught.value.mistakes} == {
+        ("requires", "'Helping.initial'"),
+        ("requires", "'Helping.get_queryset'"),
+        ("requires", "'SetUp.setup'"),
+    }
+
+
+class Extra(Things):
+    """A view set with actions of its own, of which a project routes only some."""
+
+    @action(detail=False, methods=["post"])
+    @requires(scopes("a"))
+    def publish(self, request: DrfRequest) -> DrfResponse:
+        return DrfResponse("published")
+
+    @publish.mapping.delete
+    @requires(scopes("c"))
+    def unpublish(self, request: DrfRequest) -> DrfResponse:
+        return DrfResponse("unpublished")
+
+
+def test_a_mark_on_an_action_without_a_route_is_no_mistake() -> None:
+    """It would hold where the action is routed."""
+    assert asked(app_of(("/", Extra.as_view({"get": "list"}))), "wsgi", headers=ADA).status == 200
+    app = app_of(("/", Extra.as_view({"post": "publish", "delete": "unpublish"})))
+    assert asked(app, "wsgi", method="POST", headers=ADA).status == 200
+    assert asked(app, "wsgi", method="DELETE", headers=ADA).reason == "insufficient_scope"
 
 
 @both
@@ -790,6 +854,43 @@ def test_a_view_that_refuses_in_a_concealed_place_is_missing(by: str, inner: Vie
     assert [(event["event"], event["concealed"], event["sub"]) for event in events] == [("authz.denied", True, "ada")]
 
 
+class HiddenSet(ViewSet):
+    """A view set that nobody without the scope may learn of."""
+
+    @requires(scopes("c").concealed())
+    def list(self, request: DrfRequest) -> DrfResponse:
+        return DrfResponse("listed")
+
+
+@both
+@pytest.mark.parametrize("default", [deny, anyone], ids=["deny", "anyone"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "FOO", "delete"])
+@pytest.mark.parametrize(
+    "view", [Hidden.as_view(), HiddenSet.as_view({"get": "list"})], ids=["methods of a class", "view set"]
+)
+def test_a_class_that_is_concealed_by_its_methods_is_missing(
+    by: str, default: Requirement, method: str, view: View_
+) -> None:
+    """Its 405 and its OPTIONS would tell of it, and so would their refusal."""
+    apps = [app_of(("/hidden", view), ("/other", view), gate=gate_with(default=default)), app_of(("/other", view))]
+    told, missing = (asked(app, by, "/hidden", method, headers=bearer()) for app in apps)
+    assert (told.status, sorted(told.headers), told.body) == (404, sorted(missing.headers), missing.body)
+
+
+def test_a_method_that_as_view_leaves_out_betrays_nothing() -> None:
+    """Django answers it by 405, though the class has it."""
+
+    class Posting(Hidden):
+        def post(self, request: HttpRequest) -> HttpResponse:  # one without a mark
+            return HttpResponse("not reached")
+
+    answers = [
+        asked(app_of(("/", view)), "wsgi", method="POST", headers=bearer())
+        for view in (Posting.as_view(), Posting.as_view(http_method_names=["get"]))
+    ]
+    assert [answer.status for answer in answers] == [403, 404]
+
+
 def test_a_language_betrays_nothing() -> None:
     """LocaleMiddleware redirects to the path with a language before it, where that is there."""
     locale = "django.middleware.locale.LocaleMiddleware"
@@ -801,6 +902,19 @@ def test_a_language_betrays_nothing() -> None:
         ]
         assert [answer.status for answer in answers] == [404, 302, 404]
         assert answers[0].body == answers[2].body
+
+
+@both
+@pytest.mark.parametrize("where", ["/en/hidden/", "/en/hidden", "/hidden/", "/hidden"])
+def test_the_headers_of_a_language_betray_nothing(by: str, where: str) -> None:
+    """LocaleMiddleware writes `Vary` by whether the URLconf has languages."""
+    middleware = ["django.middleware.locale.LocaleMiddleware", OURS, "django.middleware.common.CommonMiddleware"]
+    view = requires(scopes("c").concealed())(saying())
+    urls = [i18n_patterns(*(path(name, view) for name in names)) for names in (("hidden/", "x"), ("x",))]
+    told, missing = (
+        asked(DjangoApp(one, gate_with(), middleware=middleware), by, where, headers=bearer()) for one in urls
+    )
+    assert (told.status, sorted(told.headers), told.body) == (404, sorted(missing.headers), missing.body)
 
 
 @both
@@ -895,6 +1009,20 @@ def test_cors_middleware_inside_the_gate_is_told(monkeypatch: pytest.MonkeyPatch
     name = "corsheaders.middleware.CorsMiddleware"
     with pytest.raises(ConfigurationError, match="cors=Cors"):
         DjangoApp([], gate_with(), middleware=[OURS, name])
+
+
+class OurOwn(authz403.django.AuthzMiddleware):
+    """The gate's middleware with a name of the project's own."""
+
+
+def test_a_gate_that_stands_there_twice_is_told() -> None:
+    """Each would decide, and write an event; a subclass is one, too."""
+    for twice in ([OURS, OURS], [OURS, f"{__name__}.OurOwn"]):
+        with pytest.raises(ConfigurationError, match="it stands there twice"):
+            DjangoApp([], gate_with(), middleware=twice)
+    locale = "django.middleware.locale.LocaleMiddleware"
+    with pytest.raises(ConfigurationError, match="write it before AuthzMiddleware"):
+        DjangoApp(i18n_patterns(path("", saying())), gate_with(), middleware=[f"{__name__}.OurOwn", locale])
 
 
 def test_the_plain_middlewares_refuse_django() -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
+from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.exception import response_for_exception
 from django.core.signals import got_request_exception
 from django.http import Http404, HttpResponse
 from django.urls import get_resolver
-from django.urls.resolvers import RoutePattern, URLResolver
+from django.urls.resolvers import LocalePrefixPattern, RoutePattern, URLResolver
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
@@ -340,12 +341,24 @@ class _NeverMatches(RoutePattern):
         del path
 
 
+class _NeverMatchesLanguage(LocalePrefixPattern):
+    """A prefix of a language that no path has."""
+
+    def match(self, path: str) -> None:
+        """Match nothing."""
+        del path
+
+
 class _Missing:
     """A URLconf that knows no path, with the pages for errors and the names of another."""
 
     def __init__(self, original: Any) -> None:  # noqa: ANN401 - a name, a module or a list
         self._original = original
         self.urlpatterns = [URLResolver(_NeverMatches(""), original)]
+        has_languages, default_has_prefix = is_language_prefix_patterns_used(original)
+        if has_languages:  # LocaleMiddleware looks for them here, and writes other headers where there are none
+            pattern = _NeverMatchesLanguage(prefix_default_language=default_has_prefix)
+            self.urlpatterns.append(URLResolver(pattern, []))
 
     def __getattr__(self, name: str) -> object:
         return getattr(get_resolver(self._original).urlconf_module, name)

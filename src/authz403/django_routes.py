@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -13,11 +13,12 @@ from django.conf import settings
 from django.urls import Resolver404, get_resolver
 from django.urls.converters import IntConverter, PathConverter, SlugConverter, StringConverter, UUIDConverter
 from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern, URLPattern, URLResolver
+from django.utils.module_loading import import_string
 from django.utils.translation import get_language
 
 from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
 from authz403.errors import Mistakes
-from authz403.marks import WRITTEN, Mark, distinct, marks_by_method, marks_of, name_of
+from authz403.marks import WRITTEN, Mark, distinct, marks_by_method, marks_of, name_of, unwrapped
 from authz403.paths import EVERYTHING, PathPattern, has_dot_segments, split
 from authz403.request import KNOWN_METHODS
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 _ONE_SEGMENT: Final = frozenset({IntConverter, SlugConverter, StringConverter, UUIDConverter})
 _MOST_KNOWN: Final = 1_000  # views of URLconfs that are made as requests come
+_ACTIONS: Final = ("list", "create", "retrieve", "update", "partial_update", "destroy")
 _LOCALE: Final = "django.middleware.locale.LocaleMiddleware"
 _CORS: Final = "corsheaders.middleware.CorsMiddleware"
 
@@ -82,9 +84,13 @@ class DjangoRoutes:
         if match is None:
             return self._untaken(found), _NO_PARAMS
         known = self._known_of(match)
+        told = known.found
         if known.path_param is not None and _only_param_has_dots(found.path, str(match.kwargs[known.path_param])):
-            return replace(known.found, takes_dot_segments=True), match.kwargs
-        return known.found, match.kwargs
+            told = replace(told, takes_dot_segments=True)
+        if known.methods is not None and found.method not in known.methods:
+            # The class answers 405, or OPTIONS by itself, with the methods that it has.
+            told = replace(told, betrayed=Betrayed(known.endpoint, tuple(known.methods), found.path))
+        return told, match.kwargs
 
     def _known_of(self, match: ResolverMatch) -> Known:
         """Return what is known of a view at its route, looked at again where marks were written since."""
@@ -120,13 +126,15 @@ class DjangoRoutes:
 class Known(NamedTuple):
     """What was found out about one view at one route, and the route's parameter that takes slashes.
 
-    `written` is how many marks there were by then: Django's `method_decorator` writes the same ones at every call.
+    `methods` are those that the view's own class has, `written` is how many marks there were by then: Django's
+    `method_decorator` writes the same ones at every call.
     """
 
     view: Callable[..., object]
     endpoint: Endpoint
     found: Found
     path_param: str | None
+    methods: frozenset[str] | None
     written: int
 
     def again(self) -> Known:
@@ -149,12 +157,25 @@ class DjangoWalk:
         self.known: dict[tuple[int, str], Known] = {}
         self.conceals = False
         self.has_languages = False
+        classes: dict[type, set[str]] = {}
         for pattern, path, params in self._routes(get_resolver(settings.ROOT_URLCONF), _Path(), frozenset()):
             known = _known(pattern.callback, path.label, path.pattern, path.path_param)
             self.known.setdefault((id(pattern.callback), path.route), known)
             methods, answered = _methods_of(pattern.callback)
             self.served.append(Served(path.pattern, methods, known.endpoint, params, answered=answered))
             self.note_marks(known.endpoint)
+            kind = _class_of(pattern.callback)
+            if kind is not None:
+                classes.setdefault(kind, set()).update(_called(pattern.callback, kind))
+        for kind, called in classes.items():
+            self._check_marks(kind, {name.upper() for name in called})
+
+    def _check_marks(self, kind: type, called: Collection[str]) -> None:
+        """Note marks that no request would ever meet."""
+        for name in marks_by_method(kind):
+            if name not in KNOWN_METHODS and name not in called:
+                why = "no request runs this method, so that its mark holds for nothing; mark the class, or get, post..."
+                self.mistakes.add("requires", f"{kind.__name__}.{name.lower()}", why)
 
     def note_marks(self, endpoint: Endpoint) -> None:
         """Note whether the marks of an endpoint conceal it."""
@@ -164,7 +185,10 @@ class DjangoWalk:
         """Return the middleware that must not stand inside of the gate, and does."""
         mistakes = Mistakes("MIDDLEWARE")
         names = list(settings.MIDDLEWARE)
-        own = next((number for number, name in enumerate(names) if name.startswith("authz403.")), len(names))
+        gates = [number for number, name in enumerate(names) if _is_gate(name)]
+        own = gates[0] if gates else len(names)
+        for number in gates[1:]:
+            mistakes.add("MIDDLEWARE", names[number], "it stands there twice; one gate decides, and writes one event")
         if _CORS in names[own:]:
             why = (
                 "it stands inside the gate, so that refusals and preflights never reach it; remove it and give the "
@@ -262,32 +286,49 @@ def _known(view: Callable[..., object], label: str, pattern: PathPattern, path_p
         marks += [*marks_of(kind), *(mark for function in _functions_in(kind) for mark in marks_of(function))]
         by_method = _marks_of_actions(kind, actions) if actions is not None else marks_by_method(kind)
     endpoint = Endpoint(label, name_of(view), distinct(marks), by_method, resolves_paths=pattern.below, pattern=pattern)
-    return Known(view, endpoint, Found(endpoint), path_param, written)
+    methods = None if kind is None else _methods_of(view)[0] or None  # one that has none overrides `dispatch`
+    return Known(view, endpoint, Found(endpoint), path_param, methods, written)
 
 
 def _class_of(view: object) -> type | None:
     """Return the class whose `as_view()` made a view: Django's, or that of Django REST framework."""
-    kind = getattr(view, "view_class", None) or getattr(view, "cls", None)
-    return kind if isinstance(kind, type) else None
+    kinds = (getattr(layer, "view_class", None) or getattr(layer, "cls", None) for layer in unwrapped(view))
+    return next((kind for kind in kinds if isinstance(kind, type)), None)
 
 
 def _actions_of(view: object) -> dict[str, str] | None:
     """Return which method of a view set serves which HTTP method."""
-    actions = getattr(view, "actions", None)
-    return actions if isinstance(actions, dict) else None
+    found = (getattr(layer, "actions", None) for layer in unwrapped(view))
+    return next((actions for actions in found if isinstance(actions, dict)), None)
+
+
+def _called(view: object, kind: type) -> Iterator[str]:
+    """Yield the names of the methods of a class that requests run, or would on other routes of a view set."""
+    yield from _names_for(view, kind)
+    if _actions_of(view) is not None:
+        yield from (*_ACTIONS, *(_actions_of(view) or {}).values())
+        for action in getattr(kind, "get_extra_actions", list)():
+            yield from (action.__name__, *action.mapping.values())
+
+
+def _names_for(view: object, kind: type) -> Collection[str]:
+    """Return the HTTP methods that a view takes, in lower case: those of its class, or of its `as_view()`."""
+    for layer in unwrapped(view):
+        given = getattr(layer, "view_initkwargs", None) or getattr(layer, "initkwargs", None) or {}
+        if "http_method_names" in given:
+            names: Collection[str] = given["http_method_names"]
+            return names
+    found: Collection[str] = getattr(kind, "http_method_names", ())
+    return found
 
 
 def _marks_of_actions(kind: type, actions: Mapping[str, str]) -> dict[str, tuple[Mark, ...]]:
     """Return the marks on the methods of a view set, by the HTTP method that calls each."""
-    called = {**{name: name for name in _handlers_of(kind)}, **actions}
+    own = {name: name for name in getattr(kind, "http_method_names", ()) if hasattr(kind, name)}
+    called = {**own, **actions}
     found = {method.upper(): marks_of(getattr(kind, name, None)) for method, name in called.items()}
     found["HEAD"] = (*found.get("HEAD", ()), *found.get("GET", ()))
     return {method: marks for method, marks in found.items() if marks}
-
-
-def _handlers_of(kind: type) -> Iterator[str]:
-    """Yield the names of the methods of a class that Django calls by the name of the HTTP method."""
-    yield from (name for name in getattr(kind, "http_method_names", ()) if hasattr(kind, name))
 
 
 def _functions_in(kind: type) -> Iterator[object]:
@@ -303,7 +344,7 @@ def _methods_of(view: object) -> tuple[frozenset[str] | None, frozenset[str]]:
     kind = _class_of(view)
     if kind is None:
         return None, frozenset()
-    names = {*_handlers_of(kind), *(_actions_of(view) or ())}
+    names = {name for name in _names_for(view, kind) if hasattr(kind, name) or name in (_actions_of(view) or ())}
     answered = frozenset({"OPTIONS"} if _is_answered(kind) else ())
     return frozenset(name.upper() for name in (*names, *(["head"] if "get" in names else []))) - answered, answered
 
@@ -312,6 +353,15 @@ def _is_answered(kind: type) -> bool:
     """Tell whether OPTIONS is left to the framework's own class."""
     module: str = getattr(getattr(kind, "options", None), "__module__", "") or ""
     return module.partition(".")[0] in {"django", "rest_framework"}
+
+
+def _is_gate(name: str) -> bool:
+    """Tell whether a middleware is the gate's, or a subclass of it."""
+    try:
+        found = import_string(name)
+    except ImportError:  # Django tells of it
+        return False
+    return isinstance(found, type) and any(base.__module__ == "authz403.django" for base in found.__mro__)
 
 
 def _only_param_has_dots(path: str, value: str) -> bool:
