@@ -1,0 +1,119 @@
+"""Findings of a review that are open: each test fails, and says what should be. Once fixed, move it to its module."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import flask
+import pytest
+from flask import Flask, g
+
+import authz403.flask
+from authz403 import AccessDenied, Reason, Rule, authenticated, check, public, requires, scopes
+from tests.apps_made import bearer, gate_with
+from tests.wsgi_made import Answer, ask, environ_of
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication
+
+_DENIED = False
+
+
+def open_finding(reason: str) -> pytest.MarkDecorator:
+    """Mark a test that fails as yet."""
+    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
+
+
+def asked(app: WSGIApplication, path: str, **headers: str) -> Answer:
+    """Send one request."""
+    return ask(app, environ_of(path, headers=headers))
+
+
+@open_finding("flask.py: create_url_adapter puts the environ that was judged over that of the request")
+def test_a_middleware_inside_the_gate_may_hand_on_a_copy_of_the_environ() -> None:
+    """With a body that it unpacked, or a session that it opened."""
+
+    @public
+    def view() -> str:
+        return f"{flask.request.environ.get('session')} {flask.request.get_data(as_text=True)}"
+
+    def unpacking(app: WSGIApplication) -> WSGIApplication:
+        def unpacked(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+            body = {"wsgi.input": io.BytesIO(b"unpacked"), "CONTENT_LENGTH": "8"}
+            return app({**environ, "session": "opened", **body}, start_response)
+
+        return unpacked
+
+    app = Flask("shop")
+    app.add_url_rule("/", "view", view)
+    app.wsgi_app = unpacking(app.wsgi_app)  # type: ignore[method-assign, assignment]  # Flask's own way
+    authz403.flask.init_app(app, gate=gate_with())
+    assert asked(app, "/").text == "opened unpacked"
+
+
+@open_finding("flask.py: Flask before 3.2 shares g with a request that a view makes, whose caller stays in it")
+def test_a_view_that_asks_its_own_app_keeps_its_caller() -> None:
+    """As for several requests in one."""
+
+    @requires(authenticated)
+    def who() -> str:
+        return str(g.principal.sub)
+
+    @requires(authenticated)
+    def batch() -> str:
+        inner = flask.current_app.test_client().get("/who", headers=bearer(sub="bob")).text
+        return f"{inner}, asked by {g.principal.sub}"
+
+    app = Flask("shop")
+    app.add_url_rule("/who", "who", who)
+    app.add_url_rule("/batch", "batch", batch)
+    authz403.flask.init_app(app, gate=gate_with())
+    assert asked(app, "/batch", **bearer(sub="ada")).text == "bob, asked by ada"
+
+
+def streaming() -> flask.Response:
+    """Refuse while the body is made."""
+
+    def pieces() -> Iterator[str]:
+        check(_DENIED, Reason.NOT_OWNER)
+        yield "not reached"
+
+    return flask.Response(flask.stream_with_context(pieces()))
+
+
+def tearing_down() -> str:
+    """Refuse when the answer is there, and not yet sent."""
+
+    @flask.copy_current_request_context
+    def denying(error: object) -> None:
+        raise AccessDenied(Reason.NOT_OWNER)
+
+    app: Any = flask.current_app
+    app.teardown_request_funcs.setdefault(None, []).append(denying)
+    return "not reached"
+
+
+@open_finding("wsgi.py: _Answering._denied answers with a page of its own where the app has another")
+@pytest.mark.parametrize("view", [streaming, tearing_down])
+def test_a_late_refusal_of_what_is_concealed_is_the_apps_own_404(view: Callable[[], Any]) -> None:
+    """By its handler, as for what is missing."""
+    app = Flask("shop")
+    app.add_url_rule("/hidden", "hidden", requires(authenticated.concealed())(functools.partial(view)))
+    app.register_error_handler(404, lambda _: ("the shop's own page", 404))
+    authz403.flask.init_app(app, gate=gate_with())
+    missing = asked(app, "/missing", **bearer())
+    told = asked(app, "/hidden", **bearer())
+    assert (told.status, sorted(told.headers), told.body) == (404, sorted(missing.headers), missing.body)
+
+
+@open_finding(reason="gate.py, wsgi.py, django.py, asgi.py: who asks is left out of what is concealed alone")
+def test_a_page_for_what_is_missing_tells_nothing_by_naming_its_reader() -> None:
+    """A rule asks who that is on all paths; the page greets them where nothing is, and nobody where something is."""
+    app = Flask("shop")
+    app.add_url_rule("/area/hidden", "hidden", requires(scopes("c").concealed())(lambda: "not reached"))
+    app.register_error_handler(404, lambda _: (f"nothing here for {getattr(g.principal, 'sub', 'you')}", 404))
+    authz403.flask.init_app(app, gate=gate_with(rules=[Rule("*", "/area/**", authenticated)]))
+    assert asked(app, "/area/hidden", **bearer()).text == asked(app, "/area/missing", **bearer()).text
