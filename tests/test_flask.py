@@ -883,6 +883,34 @@ def test_a_host_that_flask_refuses_is_refused_by_flask() -> None:
     assert asked(app, more={"HTTP_HOST": "evil.example"}).status == 400
 
 
+class TrustedHosts(flask.Request):
+    """Requests that take certain hosts alone."""
+
+    trusted_hosts = ["shop.example"]  # noqa: RUF012 - as werkzeug has it
+
+
+class TrustedHostsEach(flask.Request):
+    """Requests that are told so one by one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as werkzeug has them
+        super().__init__(*args, **kwargs)
+        self.trusted_hosts = ["shop.example"]
+
+
+@pytest.mark.parametrize("kind", [TrustedHosts, TrustedHostsEach])
+def test_hosts_that_the_apps_requests_do_not_trust_are_refused_by_flask(kind: type[flask.Request]) -> None:
+    """As without a gate, whether the app says what its requests are before or after."""
+    for is_early in (True, False):
+        app = Flask("shop")
+        app.add_url_rule("/", "view", public(lambda: flask.request.host))
+        if is_early:
+            app.request_class = kind
+        authz403.flask.init_app(app, gate=gate_with())
+        app.request_class = kind
+        assert asked(app, more={"HTTP_HOST": "shop.example"}).text == "shop.example"
+        assert asked(app, more={"HTTP_HOST": "evil.example"}).status == 400
+
+
 def test_coverage_lists_what_flask_serves() -> None:
     """With blueprints' names in the endpoints' routes, and where each policy stands."""
     shop = Blueprint("shop", __name__, url_prefix="/shop")

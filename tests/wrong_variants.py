@@ -682,6 +682,13 @@ VARIANTS: Final = (
         ("test_django.py::test_the_headers_of_a_language_betray_nothing",),
     ),
     Variant(
+        "takes hosts that the requests of a Flask app do not trust",
+        "flask_routes.py",
+        "is_own = self._is_own and kind.__init__ is Request.__init__ and kind.trusted_hosts is None",
+        "is_own = self._is_own",
+        ("test_flask.py::test_hosts_that_the_apps_requests_do_not_trust_are_refused_by_flask",),
+    ),
+    Variant(
         "tells of what stands behind a redirect of Flask by its 405",
         "flask_routes.py",
         "if redirect is None or not hops:",

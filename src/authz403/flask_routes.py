@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from flask import Flask
+from flask import Flask, Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, PathConverter, RequestRedirect
 
@@ -118,9 +118,10 @@ class FlaskRoutes:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._bound: Bind = app.create_url_adapter  # type: ignore[assignment]  # of a request, it is never none
-        is_own = type(app).create_url_adapter is Flask.create_url_adapter and "create_url_adapter" not in vars(app)
-        # What Flask itself looks at costs a tenth of what an app may look at.
-        self._standing: Callable[[dict[str, Any]], object] = Standing if is_own else app.request_class
+        self._is_own = type(app).create_url_adapter is Flask.create_url_adapter and "create_url_adapter" not in vars(
+            app
+        )
+        self._standing: Callable[[dict[str, Any]], object] = app.request_class
         self._walk: FlaskWalk | None = None
 
     @property
@@ -148,6 +149,10 @@ class FlaskRoutes:
         return found, judged.params
 
     def _walked(self) -> FlaskWalk:
+        kind = self._app.request_class
+        # What Flask itself looks at costs a tenth of what an app may look at, such as hosts that its requests trust.
+        is_own = self._is_own and kind.__init__ is Request.__init__ and kind.trusted_hosts is None
+        self._standing = Standing if is_own else kind
         self._walk = walk = FlaskWalk(self._app)
         return walk
 
