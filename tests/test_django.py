@@ -1154,6 +1154,35 @@ def test_a_request_that_no_gate_decided_on_runs_nothing(by: str) -> None:
 # ---- paths
 
 
+class ChoosesRegex:
+    """Middleware that chooses a URLconf with the same text for its route, as a regular expression."""
+
+    def __init__(self, get_response: View_) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - as Django has it
+        request.urlconf = OF_REGEX  # type: ignore[assignment]  # it may be any object
+        return self.get_response(request)
+
+
+of_two_kinds = requires(authenticated)(saying())
+OF_REGEX = Project([re_path("x", of_two_kinds)])
+
+
+@pytest.mark.parametrize("is_chosen", [False, True], ids=["in one URLconf", "in another"])
+def test_a_route_is_not_taken_for_another_of_the_same_text(is_chosen: bool) -> None:  # noqa: FBT001 - a row
+    """A regular expression may match more than a path of the same text, and the rules for that hold."""
+    gate = gate_with(rules=[Rule("*", "/xyz", scopes("c"))], shared=True)
+    if is_chosen:
+        middleware = [f"{__name__}.ChoosesRegex", OURS]
+        app = DjangoApp([path("x", of_two_kinds)], gate, middleware=middleware)
+    else:
+        app = DjangoApp([path("x", of_two_kinds), re_path("x", of_two_kinds)], gate)
+    for _ in range(2):
+        assert asked(app, "wsgi", "/x", headers=ADA).status == 200
+        assert asked(app, "wsgi", "/xyz", headers=ADA).reason == "insufficient_scope"
+
+
 @pytest.mark.parametrize(
     ("where", "status"),
     [("//files/a", 400), ("/files/a//b", 200), ("/files/../x", 200), ("/x/../files/a", 400), ("/files/%ff", 200)],

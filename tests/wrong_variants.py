@@ -654,6 +654,20 @@ VARIANTS: Final = (
         ("test_django.py::test_a_method_of_a_view_set_that_is_no_action_has_its_own_mark",),
     ),
     Variant(
+        "takes a route of Django for another of the same text",
+        "django_routes.py",
+        "self.known[key] = _known(pattern.callback, path.label, EVERYTHING, None)",
+        "pass",
+        ("test_django.py::test_a_route_is_not_taken_for_another_of_the_same_text",),
+    ),
+    Variant(
+        "takes a route of another URLconf for one of its own",
+        "django_routes.py",
+        "is_walked = urlconf == self.walk.urlconf",
+        "is_walked = True",
+        ("test_django.py::test_a_route_is_not_taken_for_another_of_the_same_text",),
+    ),
+    Variant(
         "forgets the class behind a partial of a Django view",
         "django_routes.py",
         'getattr(layer, "cls", None) for layer in unwrapped(view))',

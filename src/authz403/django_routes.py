@@ -74,7 +74,7 @@ class DjangoRoutes:
 
     def __init__(self) -> None:
         self.walk = DjangoWalk()
-        self._known: dict[tuple[int, str], Known] = {}
+        self._known: dict[tuple[int, str, bool], Known] = {}
 
     def find(self, asked: Asked[HttpRequest]) -> tuple[Found, Mapping[str, object]]:
         """Return what Django would do with a request, and leave in `asked.answer` what it said."""
@@ -83,7 +83,7 @@ class DjangoRoutes:
         match = found.match
         if match is None:
             return self._untaken(found), _NO_PARAMS
-        known = self._known_of(match)
+        known = self._known_of(match, found.urlconf)
         told = known.found
         if known.path_param is not None and _only_param_has_dots(found.path, str(match.kwargs[known.path_param])):
             told = replace(told, takes_dot_segments=True)
@@ -92,10 +92,11 @@ class DjangoRoutes:
             told = replace(told, betrayed=Betrayed(known.endpoint, tuple(known.methods), found.path))
         return told, match.kwargs
 
-    def _known_of(self, match: ResolverMatch) -> Known:
+    def _known_of(self, match: ResolverMatch, urlconf: object) -> Known:
         """Return what is known of a view at its route, looked at again where marks were written since."""
-        key = (id(match.func), match.route)
-        known = self._known.get(key) or self.walk.known.get(key)
+        is_walked = urlconf == self.walk.urlconf
+        key = (id(match.func), match.route, is_walked)
+        known = self._known.get(key) or (self.walk.known.get(key[:2]) if is_walked else None)
         if known is not None and known.view is match.func:
             if known.written == WRITTEN.count:
                 return known
@@ -119,7 +120,9 @@ class DjangoRoutes:
         for path in paths[1:]:
             match = judged(SimpleNamespace(path_info=path, method=found.method, urlconf=found.urlconf)).match  # type: ignore[arg-type]  # all that is looked at
             if match is not None and getattr(match.func, "should_append_slash", True):
-                return Found(None, betrayed=Betrayed(self._known_of(match).endpoint, KNOWN_METHODS, path))
+                return Found(
+                    None, betrayed=Betrayed(self._known_of(match, found.urlconf).endpoint, KNOWN_METHODS, path)
+                )
         return Found(None)
 
 
@@ -157,10 +160,15 @@ class DjangoWalk:
         self.known: dict[tuple[int, str], Known] = {}
         self.conceals = False
         self.has_languages = False
+        self.urlconf = settings.ROOT_URLCONF
         classes: dict[type, set[str]] = {}
-        for pattern, path, params in self._routes(get_resolver(settings.ROOT_URLCONF), _Path(), frozenset()):
+        for pattern, path, params in self._routes(get_resolver(self.urlconf), _Path(), frozenset()):
             known = _known(pattern.callback, path.label, path.pattern, path.path_param)
-            self.known.setdefault((id(pattern.callback), path.route), known)
+            key = (id(pattern.callback), path.route)
+            first = self.known.setdefault(key, known)
+            if first.endpoint.pattern != path.pattern:
+                # The same text as a path and as a regular expression; a match does not say which one it was.
+                self.known[key] = _known(pattern.callback, path.label, EVERYTHING, None)
             methods, answered = _methods_of(pattern.callback)
             self.served.append(Served(path.pattern, methods, known.endpoint, params, answered=answered))
             self.note_marks(known.endpoint)
