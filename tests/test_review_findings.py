@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import flask
 import pytest
 from flask import Flask, g
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import authz403.flask
-from authz403 import Reason, Rule, authenticated, check, public, requires, scopes
+from authz403 import Reason, Rule, anyone, authenticated, check, public, requires, scopes
+from authz403.wsgi import AuthzMiddleware
 from tests.apps_made import bearer, gate_with
 from tests.wsgi_made import Answer, ask, environ_of
 
@@ -104,3 +106,14 @@ def test_a_page_for_what_is_missing_tells_nothing_by_naming_its_reader() -> None
     app.register_error_handler(404, lambda _: (f"nothing here for {getattr(g.principal, 'sub', 'you')}", 404))
     authz403.flask.init_app(app, gate=gate_with(rules=[Rule("*", "/area/**", authenticated)]))
     assert asked(app, "/area/hidden", **bearer()).text == asked(app, "/area/missing", **bearer()).text
+
+
+@open_finding("wsgi.py: the outer gate keeps a 404 out of caches only where it is of something concealed")
+def test_an_inner_gate_that_conceals_keeps_every_404_out_of_caches() -> None:
+    """Or the header tells the hidden from the missing; ASGI keeps neither out of caches there."""
+    app = Flask("shop")
+    app.add_url_rule("/hidden", "hidden", requires(scopes("c").concealed())(lambda: "not reached"))
+    authz403.flask.init_app(app, gate=gate_with())
+    outer = AuthzMiddleware(DispatcherMiddleware(app.wsgi_app), gate=gate_with(default=anyone))
+    missing = asked(outer, "/missing", **bearer())
+    assert asked(outer, "/hidden", **bearer()).header("cache-control") == missing.header("cache-control") == "no-store"
