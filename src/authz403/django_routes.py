@@ -96,7 +96,7 @@ class DjangoRoutes:
         """Return what is known of a view at its route, looked at again where marks were written since."""
         is_walked = urlconf == self.walk.urlconf
         key = (id(match.func), match.route, is_walked)
-        known = self._known.get(key) or (self.walk.known.get(key[:2]) if is_walked else None)
+        known = self._known.get(key) or self.walk.known.get(key)
         if known is not None and known.view is match.func:
             if known.written == WRITTEN.count:
                 return known
@@ -157,14 +157,14 @@ class DjangoWalk:
     def __init__(self) -> None:
         self.mistakes = Mistakes("the project")
         self.served: list[Served] = []
-        self.known: dict[tuple[int, str], Known] = {}
+        self.known: dict[tuple[int, str, bool], Known] = {}
         self.conceals = False
         self.has_languages = False
         self.urlconf = settings.ROOT_URLCONF
         classes: dict[type, set[str]] = {}
         for pattern, path, params in self._routes(get_resolver(self.urlconf), _Path(), frozenset()):
             known = _known(pattern.callback, path.label, path.pattern, path.path_param)
-            key = (id(pattern.callback), path.route)
+            key = (id(pattern.callback), path.route, True)
             first = self.known.setdefault(key, known)
             if first.endpoint.pattern != path.pattern:
                 # The same text as a path and as a regular expression; a match does not say which one it was.
