@@ -68,13 +68,19 @@ class _Door:
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """Bind the app's rules to a request; one that a gate let in is handed what was judged."""
         ticket = None if request is None else self._ticket(request)
+        if request is not None and ticket is not None and flask.has_request_context():
+            _give_back(request)
         judged = None if ticket is None else _judged(ticket)
         if request is None or ticket is None or judged is None:
             adapter: MapAdapter | None = self._beneath["create_url_adapter"](request)
             return adapter
         is_missing = ticket.own.concealed_as_missing
         adapter, judged.adapter = judged.adapter, None  # once, and neither may keep the other alive
-        is_same = type(adapter) is MapAdapter and judged.seen == what_counts(request.environ)
+        is_same = (
+            type(adapter) is MapAdapter
+            and judged.standing.environ is request.environ  # middleware may have made another of it, to be looked at
+            and judged.seen == what_counts(request.environ)
+        )
         if is_same:
             vars(request).update(vars(judged.standing))  # what Flask found out about the host
         else:
@@ -183,6 +189,19 @@ _HELD: Final = (
     *("handle_user_exception", "handle_exception"),
 )
 """The methods of an app that have a door before them."""
+
+
+def _give_back(request: flask.Request) -> None:
+    """Let a request that a view makes leave the `flask.g` that Flask before 3.2 shares with it as it was."""
+    shared = flask.g._get_current_object()  # noqa: SLF001 - as in _request
+    principal = shared.get("principal")
+    close = request.close
+
+    def closed() -> None:
+        close()
+        shared.principal = principal
+
+    request.close = closed  # type: ignore[method-assign]  # of this one
 
 
 def _judged(ticket: Ticket) -> Judged | None:
