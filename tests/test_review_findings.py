@@ -34,7 +34,6 @@ def asked(app: WSGIApplication, path: str, **headers: str) -> Answer:
     return ask(app, environ_of(path, headers=headers))
 
 
-@open_finding("flask.py: create_url_adapter puts the environ that was judged over that of the request")
 def test_a_middleware_inside_the_gate_may_hand_on_a_copy_of_the_environ() -> None:
     """With a body that it unpacked, or a session that it opened."""
 
@@ -56,7 +55,6 @@ def test_a_middleware_inside_the_gate_may_hand_on_a_copy_of_the_environ() -> Non
     assert asked(app, "/").text == "opened unpacked"
 
 
-@open_finding("flask.py: Flask before 3.2 shares g with a request that a view makes, whose caller stays in it")
 def test_a_view_that_asks_its_own_app_keeps_its_caller() -> None:
     """As for several requests in one."""
 
@@ -86,7 +84,6 @@ def streaming() -> flask.Response:
     return flask.Response(flask.stream_with_context(pieces()))
 
 
-@open_finding("wsgi.py: _Answering._denied answers with a page of its own where the app has another")
 def test_a_late_refusal_of_what_is_concealed_is_the_apps_own_404() -> None:
     """By its handler, as for what is missing."""
     app = Flask("shop")

@@ -91,6 +91,7 @@ class _Met:
     """A gate that has met its app."""
 
     gate: Gate
+    app: WSGIApplication
     routes: WsgiRoutes | None
     wanted: Mapping[str, str]
 
@@ -223,7 +224,7 @@ class AuthzMiddleware:
 
     def _meet_at(self, gate: Gate) -> _Met:
         check_app(gate, None if self._routes is None else self._routes.walk)
-        return _Met(gate, self._routes, wanted_keys(gate.fields))
+        return _Met(gate, self.app, self._routes, wanted_keys(gate.fields))
 
     def _misconfigured(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         gate = self._gate if isinstance(self._gate, Gate) else Gate()
@@ -303,7 +304,28 @@ class _Answering(Ticket):
         gate.denied_by_app(outcome, denied, conceals=self.conceals)
         if outcome.response is not None:
             return respond(outcome.response, self._environ, self._start_response, raised())
-        return plain_page(HTTPStatus.NOT_FOUND, self._environ, self.start, raised())
+        if self.met.routes is None or self.own is not outcome:
+            return plain_page(HTTPStatus.NOT_FOUND, self._environ, self.start, raised())
+        return self._missing(raised())
+
+    def _missing(self, exc_info: ExcInfo) -> Iterable[bytes]:
+        """Let the app answer once more, as for a path that it does not know: its router says so by now."""
+
+        def start(status: str, headers: Lines, error: ExcInfo | None = None, /) -> Write:
+            return self.start(status, headers, error or exc_info)
+
+        environ = self._environ
+        environ[PRINCIPAL], environ[TICKETS] = ANONYMOUS, (self,)
+        try:
+            body = self.met.app(environ, start)
+            try:
+                return list(body)
+            finally:
+                close = getattr(body, "close", None)
+                if close is not None:
+                    close()
+        except Exception:  # noqa: BLE001 - whatever it is, it must not tell the hidden from the missing
+            return plain_page(HTTPStatus.NOT_FOUND, environ, self.start, exc_info)
 
     def _mismatched(self, gate: Gate, told: str) -> Iterable[bytes]:
         """Answer a request that the app's own routing took for another one than was decided on."""
