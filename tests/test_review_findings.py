@@ -105,7 +105,6 @@ def test_a_page_for_what_is_missing_tells_nothing_by_naming_its_reader() -> None
     assert asked(app, "/area/hidden", **bearer()).text == asked(app, "/area/missing", **bearer()).text
 
 
-@open_finding("wsgi.py: the outer gate keeps a 404 out of caches only where it is of something concealed")
 def test_an_inner_gate_that_conceals_keeps_every_404_out_of_caches() -> None:
     """Or the header tells the hidden from the missing; ASGI keeps neither out of caches there."""
     app = Flask("shop")

@@ -56,11 +56,11 @@ class Ticket:
 
     `outcome` is that of the outermost gate, where gates further in leave what they said; `own` is that of this gate.
     `answer` is what the routes left there when they were asked. On the outermost ticket, `speaker` is the outcome that
-    checks in the app speak of, `conceals` says that a gate further in hides the route, and `denied` is a refusal from
-    inside that something in between may take for a crash.
+    checks in the app speak of, `conceals` says that a gate further in hides the route, `has_hidden` that it hides some
+    route, and `denied` is a refusal from inside that something in between may take for a crash.
     """
 
-    __slots__ = ("answer", "conceals", "denied", "met", "outcome", "own", "speaker")
+    __slots__ = ("answer", "conceals", "denied", "has_hidden", "met", "outcome", "own", "speaker")
 
     denied: Exception | None
 
@@ -69,7 +69,8 @@ class Ticket:
         self.outcome = outermost
         self.own = self.speaker = own
         self.answer = answer
-        self.conceals, self.denied = False, None
+        self.conceals = self.has_hidden = False
+        self.denied = None
 
     def mismatched(self, told: str) -> None:
         """Note that the app would run something else than was decided on; raises, unless the gate only reports."""
@@ -196,6 +197,7 @@ class AuthzMiddleware:
         while isinstance(step, Need):
             step = step.resume(fulfilled_blocking(step))
         outermost.conceals = outermost.conceals or step.decision.concealed
+        outermost.has_hidden = outermost.has_hidden or met.conceals
         if not step.decision.allowed:
             outermost.outcome.inner = step
         if step.response is not None:
@@ -256,7 +258,7 @@ class _Answering(Ticket):
         self.met = met  # not by super(), which every request would pay for
         self.outcome = self.own = self.speaker = outcome
         self.answer = answer
-        self.conceals = False
+        self.conceals = self.has_hidden = False
         self.denied = self.chunks = None
         self._environ = environ
         self._start_response = start_response
@@ -264,7 +266,7 @@ class _Answering(Ticket):
     def start(self, status: str, headers: Lines, exc_info: ExcInfo | None = None, /) -> Write:
         """Start the answer with the gate's headers; called by the app."""
         own = self.outcome.headers
-        conceals = status.startswith("404") and (self.conceals or self.met.conceals)
+        conceals = status.startswith("404") and (self.has_hidden or self.met.conceals)
         if own or conceals:
             headers = with_headers(headers, own, keep_out_of_caches=conceals)
         try:
