@@ -592,8 +592,8 @@ VARIANTS: Final = (
     Variant(
         "hands Flask what was judged of another request",
         "flask.py",
-        "is_same = type(adapter) is MapAdapter and judged.seen == what_counts(request.environ)",
-        "is_same = type(adapter) is MapAdapter",
+        "            and judged.seen == what_counts(request.environ)\n",
+        "",
         ("test_flask.py::test_a_middleware_that_changes_what_no_route_looks_at_is_left_alone",),
     ),
     Variant(
