@@ -152,8 +152,8 @@ class Identifier:
             return remembered
         verified = self._verify(field, token, now)
         if isinstance(verified, Need):
-            return verified.then(lambda found: self._remember(entry, found, now))
-        return self._remember(entry, verified, now)
+            return verified.then(lambda found: self._remember(field, entry, found, now))
+        return self._remember(field, entry, verified, now)
 
     def _recalled(self, entry: bytes, now: float) -> Identity | Need[Identity] | None:
         """Return the caller of a token that was verified before, if it is still good."""
@@ -175,6 +175,8 @@ class Identifier:
 
     def _settle(self, found: Identity | None, unusable: Unusable, now: float) -> Identity | Need[Identity]:
         if isinstance(found, Principal):
+            if found.token_field is not None:
+                found = replace(found, token_field=None)  # kept from another request, whose token this one has not
             return self._granted(found) if self._lookup is None else self._lookup.applied(found, now)
         return Rejected(unusable.reason, unusable.hint) if found is None else found
 
@@ -211,9 +213,10 @@ class Identifier:
         hint = f"the token says iss {issuer!r} with aud {audience!r}, and this service accepts {ours}"
         return Rejected(Reason.INVALID_TOKEN, hint)
 
-    def _remember(self, entry: bytes, found: Verified | Rejected, now: float) -> Identity | Need[Identity]:
+    def _remember(self, field: str, entry: bytes, found: Verified | Rejected, now: float) -> Identity | Need[Identity]:
         if isinstance(found, Rejected):
             return found
+        object.__setattr__(found.principal, "token_field", field)  # it was made a moment ago, and nobody has seen it
         found = replace(found, principal=self._granted(found.principal))
         if self._most_tokens:
             with self._lock:

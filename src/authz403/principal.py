@@ -34,7 +34,8 @@ class Principal:
     the caller; `sub` alone is unique per issuer only. `roles` and `permissions` are the effective ones, after the role
     hierarchy and grants. `claims` are those of the verified token, read-only all the way down (objects are mappings,
     arrays are tuples). `token_id` is the `jti`, else a fingerprint of the token. `expires_at` is in seconds since the
-    epoch, or `None` where the credential does not end.
+    epoch, or `None` where the credential does not end. `token_field` is the header of this request whose token named
+    the caller, such as `"authorization"`; `None` where an `IdentitySource` did, whatever it says of that.
     """
 
     sub: str
@@ -46,6 +47,7 @@ class Principal:
     claims: Mapping[str, object] = field(default_factory=lambda: NO_CLAIMS, hash=False)
     token_id: str | None = None
     expires_at: float | None = None
+    token_field: str | None = field(default=None, repr=False, compare=False)
     credentials: Credentials = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
