@@ -29,7 +29,7 @@ from authz403 import (
     scopes,
 )
 from authz403.decision import Outcome
-from authz403.endpoint import Endpoint, Found
+from authz403.endpoint import Endpoint, Found, RulesAlone
 from authz403.facts import Facts, Rejected
 from authz403.marks import Mark
 from authz403.need import How, Need
@@ -77,7 +77,7 @@ class Callers:
         return self.identity
 
 
-class OneRoute:
+class OneRoute(RulesAlone):
     """The routes of an app with one endpoint, which takes every path."""
 
     def __init__(self, *marks: Requirement, params: Mapping[str, object] | None = None, found: bool = True) -> None:

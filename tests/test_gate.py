@@ -40,7 +40,7 @@ from authz403 import (
     scopes,
 )
 from authz403.decision import Outcome
-from authz403.endpoint import Betrayed, Endpoint, Found
+from authz403.endpoint import Betrayed, Endpoint, Found, RulesAlone
 from authz403.facts import Facts, Rejected
 from authz403.fetch import Document, FetchFailed
 from authz403.gate import as_gate
@@ -201,7 +201,7 @@ def test_real_tokens_pass_the_whole_way() -> None:
 def test_malformed_paths_are_refused_before_any_route_is_looked_for(path: str, wanted: Requirement) -> None:
     """CVE-2022-32224's class: what routers, proxies and people read differently is a 400, concealed or not."""
 
-    class Routes:
+    class Routes(RulesAlone):
         def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
             raise AssertionError("no route is looked for")
 
@@ -214,7 +214,7 @@ def test_malformed_paths_are_refused_before_any_route_is_looked_for(path: str, w
 def test_dot_segments_pass_into_a_parameter_that_takes_them_alone(path: str) -> None:
     """They are a 400 unless the route's own parameter takes them and the shortened path stands under the same rule."""
 
-    class Routes:
+    class Routes(RulesAlone):
         def __init__(self, *, takes: bool) -> None:
             self.found = Found(Endpoint("/{path:path}", "files"), takes_dot_segments=takes)
 
@@ -229,7 +229,7 @@ def test_dot_segments_pass_into_a_parameter_that_takes_them_alone(path: str) -> 
 def test_dot_segments_do_not_lead_from_one_rule_to_another() -> None:
     """CVE-2023-27487's class: `/public/../admin` is refused although the public route would take it."""
 
-    class Routes:
+    class Routes(RulesAlone):
         def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
             return Found(Endpoint("/{path:path}", "files"), takes_dot_segments=True), {}
 
@@ -250,7 +250,7 @@ def test_gates_do_not_share_policies() -> None:
 def test_an_answer_that_would_betray_a_concealed_route_is_refused_too() -> None:
     """A 405 or a redirect beside a concealed endpoint is for those alone who may know of it; others pass on."""
 
-    class Routes:
+    class Routes(RulesAlone):
         def __init__(self, wanted: Requirement) -> None:
             betrayed = Endpoint("/secret", "secret", by_method={"GET": [Mark(wanted, "x.py:1")]})
             self.found = Found(None, betrayed=Betrayed(betrayed, ("GET",), "/secret"))
@@ -459,8 +459,8 @@ def test_a_crash_anywhere_denies_with_500(part: str) -> None:
         fields: Collection[str] = ()
         identify = crash
 
-    class Routes:
-        find = crash
+    class Routes(RulesAlone):
+        find = crash  # type: ignore[assignment]  # it fails
 
     gate = Gate(
         tokens=Source() if part == "source" else Callers(ALICE),

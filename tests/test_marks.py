@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from authz403 import ConfigurationError, Decision, Gate, Requirement, anyone, guard, public, requires, roles, scopes
-from authz403.endpoint import Endpoint, Found
+from authz403.endpoint import Endpoint, Found, RulesAlone
 from authz403.marks import guards_of, marks_of
 from authz403.request import AccessRequest
 from tests.gates_made import Callers, fulfilled, someone
@@ -21,7 +21,7 @@ BOB: Final = someone("bob")
 def decided(endpoint: object) -> Decision:
     """Return what a gate without rules decides about Bob's request for an endpoint that the app would run."""
 
-    class Routes:
+    class Routes(RulesAlone):
         def find(self, native: object) -> tuple[Found, Mapping[str, object]]:
             return Found(Endpoint("/", "endpoint", marks_of(endpoint))), {}
 

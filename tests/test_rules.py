@@ -20,7 +20,7 @@ from authz403 import (
     roles,
     scopes,
 )
-from authz403.endpoint import Endpoint, Found
+from authz403.endpoint import Endpoint, Found, RulesAlone
 from authz403.marks import Mark
 from authz403.request import AccessRequest
 from tests.gates_made import ALICE, NOBODY, NOW, OUTSIDE, Callers, Identity, OneRoute, fulfilled, requirements
@@ -226,7 +226,7 @@ def test_an_unknown_address_fails_allow_and_nothing_else() -> None:
 def test_methods_of_a_class_based_endpoint_have_marks_of_their_own() -> None:
     """A method's mark holds for it alone, and in whatever case the method came, as the endpoint finds it."""
 
-    class Routes:
+    class Routes(RulesAlone):
         def __init__(self) -> None:
             by_method = {"DELETE": [Mark(roles("admin"), "x.py:2")]}
             self.found = Found(Endpoint("/", "View", [Mark(scopes("a"), "x.py:1")], by_method))

@@ -20,7 +20,7 @@ from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
 from authz403.errors import Mistakes
 from authz403.marks import WRITTEN, Mark, distinct, marks_by_method, marks_of, name_of, unwrapped
 from authz403.paths import EVERYTHING, PathPattern, has_dot_segments, split
-from authz403.request import KNOWN_METHODS
+from authz403.request import KNOWN_METHODS, lines_in_environ
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -91,6 +91,10 @@ class DjangoRoutes:
             # The class answers 405, or OPTIONS by itself, with the methods that it has.
             told = replace(told, betrayed=Betrayed(known.endpoint, tuple(known.methods), found.path))
         return told, match.kwargs
+
+    def header_lines(self, asked: Asked[HttpRequest], names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """See `Routes`."""
+        return lines_in_environ(asked.native.META, names)  # by ASGI, Django makes an environ, too
 
     def _known_of(self, match: ResolverMatch, urlconf: object) -> Known:
         """Return what is known of a view at its route, looked at again where marks were written since."""

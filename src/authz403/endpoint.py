@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
@@ -26,6 +26,7 @@ class Policy:
     The requirement is judged in two parts: `first` what needs no token and is told first, then the `rest`. `demanded`
     are the ids of the marked requirements that it holds. Where all that `before` holds is met at once, it is time to
     ask who the caller is; where all that `then` holds is met too, the request is allowed. All else is for `check`.
+    `fields` are the header fields that it looks at; where there are any, nothing is met at once.
     """
 
     requirement: Requirement
@@ -37,6 +38,7 @@ class Policy:
     demanded: frozenset[int]
     before: tuple[IsMet, ...]
     then: tuple[IsMet, ...]
+    fields: frozenset[str]
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):
@@ -214,6 +216,10 @@ class Routes(Protocol[Native_contra]):
         """Return what the app's own router would do with this request, and the converted path parameters."""
         ...
 
+    def header_lines(self, native: Native_contra, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """Return those of the header fields that a request has: lower-case name to all its values, in order."""
+        ...
+
 
 class RulesAlone:
     """The routes of an app that cannot be looked into: all of it is one endpoint."""
@@ -225,6 +231,11 @@ class RulesAlone:
         """See `Routes`."""
         del native
         return self._found
+
+    def header_lines(self, native: object, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """See `Routes`. Rules are known before any request, and what they look at has been read."""
+        del native, names
+        return {}
 
 
 RULES_ALONE: Final = RulesAlone()

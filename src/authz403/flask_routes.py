@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from authz403.endpoint import Asked, Betrayed, Endpoint, Found, Served
 from authz403.errors import Mistakes
 from authz403.marks import WRITTEN, Mark, distinct, guards_of, marks_by_method, marks_of, name_of, unwrapped
 from authz403.paths import PathPattern, has_dot_segments
-from authz403.request import KNOWN_METHODS
+from authz403.request import KNOWN_METHODS, lines_in_environ
 
 if TYPE_CHECKING:
     from werkzeug.routing import Rule
@@ -147,6 +147,10 @@ class FlaskRoutes:
             # Flask itself answers, with the methods of all rules for this path.
             found = replace(found, betrayed=self._betrayed(judged, path))
         return found, judged.params
+
+    def header_lines(self, asked: Asked[dict[str, Any]], names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """See `Routes`."""
+        return lines_in_environ(asked.native, names)
 
     def _walked(self) -> FlaskWalk:
         kind = self._app.request_class

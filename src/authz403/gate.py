@@ -120,7 +120,7 @@ class Gate:
         )
         # The header fields that decisions rest on; adapters read these and no others.
         self.fields: frozenset[str] = frozenset(
-            {*self._identifier.fields, *self._network.fields, *PROXY_FIELDS}
+            {*self._identifier.fields, *self._network.fields, *self.rules.fields, *PROXY_FIELDS}
             | (FIELDS if cors is not None else frozenset())
         )
 
@@ -171,6 +171,8 @@ class Gate:
             now = self._clock()
             for is_met in policy.before:
                 if not is_met(None, address):
+                    if policy.fields:
+                        request = self._with_fields(request, policy, routes, native)
                     return self._decided(outcome, policy, Facts(request, None, address, path_params, now))
             identity = self._identifier.identify(request, now)
             if isinstance(identity, Principal):
@@ -188,6 +190,15 @@ class Gate:
             return self._decided(outcome, policy, Facts(request, identity, address, path_params, now))
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
+
+    def _with_fields(
+        self, request: AccessRequest, policy: Policy, routes: Routes[Native], native: Native | None
+    ) -> AccessRequest:
+        """Return a request with all header fields that its policy looks at, those that were not sent empty."""
+        unread = policy.fields - self.fields
+        read = routes.header_lines(native, unread) if unread else request.fields  # type: ignore[arg-type]  # as above
+        asked = {name: (read if name in unread else request.fields).get(name, ()) for name in policy.fields}
+        return replace(request, fields={**request.fields, **asked})
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)

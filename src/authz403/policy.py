@@ -23,13 +23,14 @@ class Kind(IntEnum):
 
     VERDICT = 0
     NETWORK = 1
-    AUTHENTICATION = 2
-    SCOPE = 3
-    ROLE = 4
-    PERMISSION = 5
-    CLAIM = 6
-    OWNERSHIP = 7
-    OWN = 8
+    CROSS_SITE = 2
+    AUTHENTICATION = 3
+    SCOPE = 4
+    ROLE = 5
+    PERMISSION = 6
+    CLAIM = 7
+    OWNERSHIP = 8
+    OWN = 9
 
 
 _INCURABLE: Final = 1_000  # things missing, for what no caller can cure
@@ -86,6 +87,8 @@ class Requirement:
     """The scopes that a caller has to ask for, where this stands in an `&`."""
     is_own = False
     """Whether it runs code of the user's own, which is asked last."""
+    fields: frozenset[str] = frozenset()
+    """The header fields that this one requirement looks at: in a request that it judges, those not sent are empty."""
     refusals: tuple[Reason | str, ...] = ()
     """What this one requirement refuses with, apart from bad or missing credentials."""
     unknowns: tuple[Reason | str, ...] = ()
@@ -360,6 +363,7 @@ class _Concealed(Requirement):
         return f"({self.inner!r}).concealed()"
 
 
+_TOLD_FIRST: Final = frozenset({Kind.VERDICT, Kind.NETWORK, Kind.CROSS_SITE})
 _TELLS_SCOPES: Final = frozenset({Kind.AUTHENTICATION, Kind.SCOPE})
 
 
@@ -393,6 +397,11 @@ def _both(one: Unmet, other: Unmet) -> Unmet:
     return together
 
 
+def fields_of(requirement: Requirement) -> frozenset[str]:
+    """Return the header fields that a requirement looks at, with all that it is made of."""
+    return frozenset().union(*(leaf.fields for leaf in requirement.leaves()))
+
+
 def _union(*names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for some in names for name in some))
 
@@ -415,7 +424,7 @@ def in_two(requirement: Requirement) -> tuple[Requirement, Requirement]:
     """Split a requirement into what is told first and needs no token, and the rest."""
     bare = requirement.inner if isinstance(requirement, _Concealed) else requirement
     parts = bare.parts if isinstance(bare, _All) else (bare,)
-    first = [part for part in parts if not part.needs_identity and part.kind in {Kind.VERDICT, Kind.NETWORK}]
+    first = [part for part in parts if not part.needs_identity and part.kind in _TOLD_FIRST]
     return all_of(first), all_of(part for part in parts if part not in first)
 
 

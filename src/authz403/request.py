@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 # RFC 9110 section 5.6.2: what methods and header names are made of
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -22,6 +22,12 @@ KNOWN_METHODS: Final = (
     WEBSOCKET,
 )
 """The methods that policies are kept for one by one; a client may invent others."""
+
+
+def lines_in_environ(environ: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return those of the header fields that a WSGI environ has; a server has joined the lines of each with commas."""
+    keys = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in names}
+    return {name: (environ[key],) for name, key in keys.items() if key in environ}
 
 
 @dataclass(slots=True)  # not frozen: every request makes one, and that would take four times as long

@@ -15,7 +15,7 @@ from authz403.endpoint import Betrayed, Endpoint, Found, Place, Policies, Policy
 from authz403.errors import Mistakes
 from authz403.marks import Mark
 from authz403.paths import PathIndex, PathPattern, parse_pattern
-from authz403.policy import IsMet, Requirement, all_of, anyone, deny, in_two, no_policy
+from authz403.policy import IsMet, Requirement, all_of, anyone, deny, fields_of, in_two, no_policy
 from authz403.request import KNOWN_METHODS, TOKEN
 
 ANY_METHOD: Final = "*"
@@ -92,6 +92,7 @@ class Rules:
         # Joined policies with their parts, which keeps the parts' ids theirs.
         self._joined: dict[tuple[int, int], tuple[Policy, Policy, Policy]] = {}
         self.conceals = default.conceals or any(rule.requirement.conceals for rule in self.rules)
+        self.fields = fields_of(default).union(*(fields_of(rule.requirement) for rule in self.rules))
 
     def rule_for(self, path: str, method: str) -> tuple[int | None, bool]:
         """Return the number of the first rule for path and method, and whether any rule names the path."""
@@ -241,6 +242,7 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
     requirement = all_of(parts)
     first, rest = in_two(requirement)
     demanded = frozenset(id(leaf) for mark in marks for leaf in (mark.requirement, *mark.requirement.leaves()))
+    fields = fields_of(requirement)
     told = f"{words}: {requirement!r}" if words else repr(requirement)
     return Policy(
         requirement,
@@ -250,8 +252,9 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
         Decision(allowed=True, policy=told, concealed=requirement.conceals),
         requirement.conceals,
         demanded,
-        before=_AT_ONCE_NEVER if rest is anyone or rest.tokenless else _at_once(first),
+        before=_AT_ONCE_NEVER if fields or rest is anyone or rest.tokenless else _at_once(first),
         then=_at_once(rest),
+        fields=fields,
     )
 
 

@@ -6,7 +6,7 @@ Whatever the app's routers may run has a latch before it, so that nothing runs t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -100,6 +100,15 @@ class AppRoutes:
         walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
         self._hops, self.walk, self._is_doubted = hops, walk, False
         return walk.top.find(scope, trail, path, path)
+
+    def header_lines(self, native: tuple[Scope, Trail, str], names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """See `Routes`."""
+        found: dict[str, tuple[str, ...]] = {}
+        for field, value in native[0]["headers"]:
+            name = field.decode("latin-1")
+            if name in names:
+                found[name] = (*found.get(name, ()), value.decode("latin-1"))
+        return found
 
 
 class _Place(NamedTuple):
