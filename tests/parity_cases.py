@@ -18,6 +18,7 @@ from authz403 import (
     Requirement,
     anyone,
     authenticated,
+    csrf_protected,
     networks,
     optional,
     roles,
@@ -25,7 +26,7 @@ from authz403 import (
 )
 from authz403.facts import Rejected
 from authz403.request import AccessRequest
-from tests.apps_made import AUDIENCE, ISSUER, NOW, ORIGIN, gate_with, signed
+from tests.apps_made import AUDIENCE, ISSUER, NOW, ORIGIN, TOKENS, gate_with, signed
 from tests.outcomes_made import CASES as REFUSALS
 from tests.outcomes_made import Headers, authorization, caller
 
@@ -231,6 +232,52 @@ def cross_origin() -> Iterator[tuple[str, Case]]:
     yield "a crash that a script may read", crash
 
 
+class Cookies:
+    """Callers by the mere presence of a cookie."""
+
+    fields = frozenset({"cookie"})
+
+    def identify(self, request: AccessRequest, now: float) -> Principal | None:
+        return Principal(sub="ada") if "cookie" in request.fields else None
+
+
+def cross_site() -> Iterator[tuple[str, Case]]:
+    """Yield what browsers send with a session's cookie, from pages of this service and of other sites."""
+    with_sessions = functools.partial(gate_with, tokens=[TOKENS, Cookies()])
+    wanted = authenticated & csrf_protected(ORIGIN)
+    site, host = "Sec-Fetch-Site", ("Host", "testserver")
+    for name, fields in {
+        "no browser": (),
+        "same-origin": ((site, "same-origin"),),
+        "none": ((site, "none"),),
+        "same-site": ((site, "same-site"),),
+        "cross-site": ((site, "cross-site"),),
+        "cross-site, trusted": ((site, "cross-site"), ("Origin", ORIGIN)),
+        "cross-site, foreign": ((site, "cross-site"), ("Origin", EVIL)),
+        "own origin": (("Origin", "http://testserver"),),
+        "own origin by another scheme": (("Origin", "https://testserver"),),
+        "trusted origin": (("Origin", ORIGIN),),
+        "foreign origin": (("Origin", EVIL),),
+        "null": (("Origin", "null"),),
+        "empty site": ((site, ""),),
+        "empty origin": (("Origin", ""),),
+        "two sites": ((site, "same-origin"), (site, "cross-site")),
+        "two origins": (("Origin", "http://testserver"), ("Origin", EVIL)),
+        "a list of sites": ((site, "cross-site, same-origin"),),
+        "another scheme": (("Authorization", "Basic YWRhOng="), (site, "cross-site")),
+        "a bad token": (("Authorization", "Bearer abc"), (site, "cross-site")),
+        "a good token": (*caller(), (site, "cross-site"), ("Origin", EVIL)),
+    }.items():
+        lines = (host, ("Cookie", "session=1"), *fields)
+        yield f"cross-site: {name}", Case(wanted, lines, "POST", gate=with_sessions)
+    yield "cross-site: GET", Case(wanted, (host, ("Cookie", "s=1"), (site, "cross-site")), gate=with_sessions)
+    yield "cross-site: nobody", Case(wanted, (host, ("Origin", EVIL)), "POST", gate=with_sessions)
+    with_cors_too = functools.partial(with_sessions, cors=CORS)
+    for name, origin in {"ours": ORIGIN, "our other one": "https://other.example", "foreign": EVIL}.items():
+        fields = (host, ("Cookie", "s=1"), ("Origin", origin))
+        yield f"cross-site: with CORS, {name}", Case(wanted, fields, "POST", gate=with_cors_too)
+
+
 def header_trouble() -> Iterator[tuple[str, Case]]:
     """Yield headers that come twice, empty, malformed, too long, or under another name."""
     bearer, basic, other = "Bearer " + signed(), "Basic YWRhOng=", 'Digest realm="a, b", qop=auth'
@@ -304,5 +351,6 @@ CASES: Final[Mapping[str, Case]] = {
     **dict(allowed()),
     **dict(paths()),
     **dict(cross_origin()),
+    **dict(cross_site()),
     **dict(header_trouble()),
 }

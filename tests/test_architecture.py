@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "keys decision facts fulfil",
         "policy",
         "leaves tokens rbac marks problem audit",
-        "requirements endpoint route_objects role_lookup hints",
+        "requirements csrf endpoint route_objects role_lookup hints",
         "checks rules routing authorizer identity watched layers findings",
         "walk flask_routes django_routes",
         "coverage",

@@ -1,6 +1,7 @@
 """What shows only when a gate meets an app: every mistake at once, before anything is served."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -26,6 +27,7 @@ from authz403 import (
     Rule,
     anyone,
     authenticated,
+    csrf_protected,
     deny,
     guard,
     networks,
@@ -577,6 +579,29 @@ def test_a_websocket_by_cookie_needs_to_know_its_origins(source: IdentitySource,
         assert "could open /live with its visitor's cookie" in found[0]
     else:
         assert found == []
+
+
+def test_a_websocket_by_cookie_may_be_protected_by_its_policy() -> None:
+    """csrf_protected looks at the Origin, too; a rule with it for something else opens no other WebSocket."""
+
+    @requires(csrf_protected())
+    async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    async def chat(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    routes = [WebSocketRoute("/live", live), WebSocketRoute("/chat", chat)]
+    gate = functools.partial(Gate, tokens=ByCookie())
+    assert mistakes_of(wrapped(Starlette(routes=routes), gate(default=authenticated & csrf_protected()))) == []
+    rules = [Rule("WEBSOCKET", "/live", authenticated)]
+    assert mistakes_of(wrapped(Starlette(routes=routes[:1]), gate(rules=rules))) == []
+    rules = [Rule("WEBSOCKET", "/live", authenticated & csrf_protected())]
+    for unprotected in (authenticated, authenticated & (csrf_protected() | networks("10.0.0.0/8"))):
+        found = mistakes_of(wrapped(Starlette(routes=routes), gate(rules=rules, default=unprotected)))
+        assert len(found) == 1
+        assert "could open /chat with its visitor's cookie" in found[0]
+        assert "csrf_protected" in found[0]
 
 
 # ---- routes that cannot be known

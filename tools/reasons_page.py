@@ -32,7 +32,7 @@ REMEDIES: Final = {
 }
 
 # Published for identity sources and requirements of your own.
-NOT_BY_ITSELF: Final = frozenset({Reason.TOKEN_REVOKED, Reason.CSRF_FAILED})
+NOT_BY_ITSELF: Final = frozenset({Reason.TOKEN_REVOKED})
 
 
 def challenge(reason: Reason) -> str:

@@ -2,6 +2,7 @@
 
 from authz403.checks import check
 from authz403.cors import Cors
+from authz403.csrf import csrf_protected
 from authz403.decision import Decision, Denial
 from authz403.errors import AccessDenied, ConfigurationError
 from authz403.gate import Gate
@@ -51,6 +52,7 @@ __all__ = [
     "authenticated",
     "check",
     "claim",
+    "csrf_protected",
     "deny",
     "guard",
     "networks",

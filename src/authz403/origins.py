@@ -15,7 +15,7 @@ LONGEST_ORIGIN: Final = 326  # characters: a scheme of 64, a host of 253, a port
 _LONGEST_SCHEME: Final = 64
 _LONGEST_HOST: Final = 253  # RFC 1035 section 2.3.4, without the final dot
 _LARGEST_PORT: Final = 65_535
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 _LABEL: Final = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _PATTERN: Final = re.compile(
@@ -79,7 +79,7 @@ def _wrong_with_port(parts: Parts) -> str | None:
     port = parts.port or ""
     if port != port.lstrip("0") or int(port) > _LARGEST_PORT:
         return f"a port is 1 to {_LARGEST_PORT}, without leading zeros"
-    if _DEFAULT_PORTS.get(parts.scheme) == port:
+    if DEFAULT_PORTS.get(parts.scheme) == port:
         return f"browsers leave the default port out; write {parts.scheme}://{'*.' * parts.below}{parts.host}"
     return None
 

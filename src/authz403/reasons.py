@@ -136,8 +136,8 @@ class Reason(StrEnum):
     )  # fmt: skip
     CSRF_FAILED = (
         "csrf_failed", 403, "fix_request", "Cross-site request refused",
-        "A cross-site request must not use this session.",
-        "A state-changing request of another site came with a cookie session.",
+        "A page of another site must not make this request.",
+        "A page of another site made a request that may change something, with no token; the log says how that shows.",
     )  # fmt: skip
     ORIGIN_NOT_ALLOWED = (
         "origin_not_allowed", 403, "fix_request", "Origin not allowed",

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from authz403.cors import ORIGIN
 from authz403.coverage import covered
+from authz403.csrf import protects
 from authz403.endpoint import Covered, Served, Walked
 from authz403.errors import ConfigurationError, Mistakes
 from authz403.gate import Gate, as_gate
@@ -16,6 +17,7 @@ from authz403.paths import PathPattern
 from authz403.policy import Requirement, deny
 from authz403.request import WEBSOCKET
 from authz403.rules import Rule
+from authz403.tokens import BearerTokens
 
 T = TypeVar("T")
 
@@ -103,13 +105,19 @@ def _check_params(mistakes: Mistakes, rows: Iterable[tuple[Served, Covered]]) ->
 
 def _check_origins(mistakes: Mistakes, gate: Gate, rows: Iterable[tuple[Served, Covered]]) -> None:
     """Note a WebSocket that any page may open with the cookie of its visitor (RFC 6455 section 10.2)."""
+    sources = [source for source in gate.sources if not isinstance(source, BearerTokens)]
+    read = frozenset[str]().union(*(source.fields for source in sources))
     # A source that reads Origin itself knows what it does.
-    if gate.cors is None and _COOKIE in gate.fields and ORIGIN not in gate.fields:
-        opened = [row.path for _, row in rows if row.method == WEBSOCKET and row.requirement.needs_identity]
+    if gate.cors is None and _COOKIE in read and ORIGIN not in read:
+        opened = [
+            row.path
+            for _, row in rows
+            if row.method == WEBSOCKET and row.requirement.needs_identity and not protects(row.requirement)
+        ]
         if opened:
             why = (
                 f"a page of any origin could open {', '.join(dict.fromkeys(opened))} with its visitor's cookie; "
-                "say cors=Cors(origins=[...]) with the origins that may"
+                "say cors=Cors(origins=[...]) with the origins that may, or add csrf_protected(...) to its policy"
             )
             mistakes.add("cors", None, why)
 
