@@ -322,7 +322,12 @@ CALLS: Final[Mapping[str, Sequence[Asked]]] = {
         Asked(
             403, "csrf_failed", "POST", "/orders", partial(cookie, "only-for-trying-out", "Sec-Fetch-Site", "same-site")
         ),
+        Asked(
+            403, "csrf_failed", "POST", "/orders", partial(cookie, "only-for-trying-out", "Origin", "http://x.example")
+        ),
         Asked(200, None, "POST", "/orders", partial(cookie, "only-for-trying-out", "Sec-Fetch-Site", "same-origin")),
+        Asked(200, None, "POST", "/sessions", partial(dict, {"Sec-Fetch-Site": "same-origin"})),
+        Asked(403, "csrf_failed", "POST", "/sessions", partial(dict, {"Sec-Fetch-Site": "cross-site"})),
     ],
     "openapi": [
         Asked(200, None, "GET", "/openapi.json"),
@@ -534,6 +539,19 @@ def test_a_session_that_is_over_or_doubtful_is_refused() -> None:
         rejected = found(cookie)
         assert isinstance(rejected, Rejected)
         assert rejected.reason is reason
+
+
+def test_the_socket_of_the_sessions_opens_to_its_own_pages() -> None:
+    """The example's WebSocket takes the session's cookie from a page of the service, and from no other."""
+    opened = client(example("sessions").app).websocket_connect
+    with opened("/orders/live", headers=cookie("only-for-trying-out", "Origin", "https://shop.example")) as socket:
+        assert socket.receive_json() == {"for": "alice"}
+    with (
+        pytest.raises(WebSocketDenialResponse) as refused,
+        opened("/orders/live", headers=cookie("only-for-trying-out", "Origin", "https://x.example")),
+    ):
+        pass
+    assert (refused.value.status_code, refused.value.headers["authz-reason"]) == (403, "csrf_failed")
 
 
 def test_the_api_keys_are_an_identity_source() -> None:
