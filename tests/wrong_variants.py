@@ -26,6 +26,91 @@ _LET_IN = (
 
 
 VARIANTS: Final = (
+    # ---- pages of other sites
+    Variant(
+        "takes any principal of a request with an Authorization header for one that a token named",
+        "csrf.py",
+        "return None if identity.token_field in _SENT_BY_SCRIPTS else unmet",
+        "return None",
+        ("test_csrf.py::test_a_junk_authorization_header_switches_nothing_off",),
+    ),
+    Variant(
+        "believes a source of one's own that a token named its caller",
+        "identity.py",
+        "if found.token_field is not None:",
+        "if False:",
+        ("test_csrf.py::test_what_a_browser_sends_by_itself_is_no_token",),
+    ),
+    Variant(
+        "takes a token that a proxy wrote for one that a page sent",
+        "csrf.py",
+        "return None if identity.token_field in _SENT_BY_SCRIPTS else unmet",
+        "return None if identity.token_field else unmet",
+        ("test_csrf.py::test_what_a_browser_sends_by_itself_is_no_token",),
+    ),
+    Variant(
+        "lets a bad token pass as a good one",
+        "csrf.py",
+        "return _AUTHENTICATED.check(facts)",
+        "return _AUTHENTICATED.check(facts) if identity is None else None",
+        ("test_csrf.py::test_a_junk_authorization_header_switches_nothing_off",),
+    ),
+    Variant(
+        "takes headers that were not read for headers that were not sent",
+        "csrf.py",
+        "if not self.fields <= fields.keys():",
+        "fields = {name: fields.get(name, ()) for name in self.fields}\n        if False:",
+        ("test_csrf.py::test_a_request_whose_headers_were_not_read_is_refused",),
+    ),
+    Variant(
+        "reads no headers for marks",
+        "gate.py",
+        "read = routes.header_lines(native, unread) if unread else request.fields",
+        "read = request.fields",
+        ("test_csrf.py::test_what_another_site_sends_is_refused_and_the_log_says_why",),
+    ),
+    Variant(
+        "looks at the first of several header lines",
+        "csrf.py",
+        'if len(fields[name]) > 1 or any("," in line for line in fields[name]):',
+        "if False:",
+        ("test_csrf.py::test_what_another_site_sends_is_refused_and_the_log_says_why",),
+    ),
+    Variant(
+        "takes a WebSocket that came as a GET for a safe request",
+        "csrf.py",
+        "if request.method in _SAFE and not _opens_websocket(fields[_UPGRADE]):",
+        "if request.method in _SAFE:",
+        ("test_csrf.py::test_a_websocket_that_came_as_a_get_is_judged_as_one",),
+    ),
+    Variant(
+        "takes methods that look like safe ones for these",
+        "csrf.py",
+        "if request.method in _SAFE and not",
+        "if request.method.upper() in _SAFE and not",
+        ("test_csrf.py::test_a_method_that_is_nearly_safe_is_not",),
+    ),
+    Variant(
+        "compares the beginning of Host",
+        "csrf.py",
+        'return host.lower() in {authority, f"{authority}:{DEFAULT_PORTS[scheme]}"}',
+        "return host.lower().startswith(authority)",
+        ("test_csrf.py::test_without_sec_fetch_site_the_origin_is_compared_with_the_host",),
+    ),
+    Variant(
+        "takes a WebSocket for protected where a policy may be met otherwise",
+        "csrf.py",
+        "all(any(isinstance(leaf, CsrfProtected) for leaf in way) for way in ways)",
+        "any(any(isinstance(leaf, CsrfProtected) for leaf in way) for way in ways)",
+        ("test_csrf.py::test_a_requirement_protects_where_nobody_gets_in_without",),
+    ),
+    Variant(
+        "lets a rule that looks at Origin open the WebSockets that it does not hold for",
+        "startup.py",
+        "if gate.cors is None and _COOKIE in read and ORIGIN not in read:",
+        "if gate.cors is None and _COOKIE in gate.fields and ORIGIN not in gate.fields:",
+        ("test_startup.py::test_a_websocket_by_cookie_may_be_protected_by_its_policy",),
+    ),
     # ---- where the client is
     Variant(
         "walks X-Forwarded-For from the left",
