@@ -548,6 +548,20 @@ def test_headers_are_read_only_where_a_policy_looks_at_them() -> None:
     assert gate_for(default=SIGNED_IN).fields >= read
 
 
+class OfCallers(CsrfProtected):
+    """One that is asked about known callers alone."""
+
+    needs_identity = True
+    tokenless = False
+
+
+def test_headers_are_read_before_anybody_is_asked_for() -> None:
+    """Wherever in a policy something looks at them, and whatever it needs besides."""
+    for wanted in (scopes("z") | (authenticated & csrf_protected()), authenticated & OfCallers(())):
+        assert by_session(("Sec-Fetch-Site", "same-origin"), wanted=wanted).ran == ["alice"]
+        assert by_session(CROSS_SITE, wanted=wanted).ran == []
+
+
 def test_a_mark_holds_that_was_found_later() -> None:
     """Routes and marks that were added after the first request are policies that look at headers, too."""
     ran: list[str] = []

@@ -70,6 +70,13 @@ VARIANTS: Final = (
         ("test_csrf.py::test_what_another_site_sends_is_refused_and_the_log_says_why",),
     ),
     Variant(
+        "judges a policy that looks at headers before they are read",
+        "rules.py",
+        "before=_AT_ONCE_NEVER if fields or rest is anyone",
+        "before=_AT_ONCE_NEVER if rest is anyone",
+        ("test_csrf.py::test_headers_are_read_before_anybody_is_asked_for",),
+    ),
+    Variant(
         "looks at the first of several header lines",
         "csrf.py",
         'if len(fields[name]) > 1 or any("," in line for line in fields[name]):',
@@ -93,7 +100,7 @@ VARIANTS: Final = (
     Variant(
         "compares the beginning of Host",
         "csrf.py",
-        'return host.lower() in {authority, f"{authority}:{DEFAULT_PORTS[scheme]}"}',
+        'return host.lower() in {authority, f"{authority}:{DEFAULT_PORTS[parts.scheme]}"}',
         "return host.lower().startswith(authority)",
         ("test_csrf.py::test_without_sec_fetch_site_the_origin_is_compared_with_the_host",),
     ),
@@ -178,7 +185,7 @@ VARIANTS: Final = (
     Variant(
         "asks for a token where networks alone decide",
         "rules.py",
-        "before=_AT_ONCE_NEVER if rest is anyone or rest.tokenless else _at_once(first),",
+        "before=_AT_ONCE_NEVER if fields or rest is anyone or rest.tokenless else _at_once(first),",
         "before=_at_once(first),",
         ("test_authorizer.py::test_a_token_is_asked_for_at_once_only_where_nothing_else_will_do",),
     ),
