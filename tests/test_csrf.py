@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import flask
 import pytest
+from fastapi import FastAPI
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ from authz403 import (
 )
 from authz403.csrf import CsrfProtected, protects
 from authz403.facts import Facts, Rejected
+from authz403.fastapi import describe_policies
 from authz403.identity import IdentitySource
 from authz403.policy import Unmet
 from authz403.request import AccessRequest
@@ -627,6 +629,21 @@ def test_all_mistakes_are_told_at_once() -> None:
         with pytest.raises(ConfigurationError) as of_cors:
             Cors(origins=[origin])
         assert [mistake.why for mistake in of_cors.value.mistakes] == [why]
+
+
+def test_an_openapi_document_says_what_it_refuses_with() -> None:
+    """Its own reason, and those of bad tokens, but not of a missing one: that is refused by its own."""
+    bad = frozenset({Reason.MISSING_TOKEN, Reason.INVALID_TOKEN})
+    assert csrf_protected().reasons(bad) == {Reason.CSRF_FAILED, Reason.INVALID_TOKEN}
+    assert (~csrf_protected()).reasons(bad) == {Reason.ACCESS_DENIED, Reason.CSRF_FAILED, Reason.INVALID_TOKEN}
+    app = FastAPI()
+    app.add_api_route("/open", requires(csrf_protected())(lambda: None), methods=["POST"])
+    app.add_api_route("/closed", requires(SIGNED_IN)(lambda: None), methods=["POST"])
+    describe_policies(app, gate=gate_for(TOKENS))
+    told = {path: item["post"] for path, item in app.openapi()["paths"].items()}
+    assert "security" not in told["/open"]
+    assert told["/closed"]["security"] == [{"AuthzBearer": []}]
+    assert all("csrf_failed" in one["responses"]["403"]["description"] for one in told.values())
 
 
 def test_a_policy_says_what_is_trusted() -> None:
