@@ -58,15 +58,15 @@ VARIANTS: Final = (
     Variant(
         "takes headers that were not read for headers that were not sent",
         "csrf.py",
-        "if not self.fields <= fields.keys():",
-        "fields = {name: fields.get(name, ()) for name in self.fields}\n        if False:",
+        "fields = request.fields",
+        "fields = {name: request.fields.get(name, ()) for name in self.fields}",
         ("test_csrf.py::test_a_request_whose_headers_were_not_read_is_refused",),
     ),
     Variant(
         "reads no headers for marks",
         "gate.py",
-        "read = routes.header_lines(native, unread) if unread else request.fields",
-        "read = request.fields",
+        "        if unread:",
+        "        if False:",
         ("test_csrf.py::test_what_another_site_sends_is_refused_and_the_log_says_why",),
     ),
     Variant(
@@ -79,14 +79,14 @@ VARIANTS: Final = (
     Variant(
         "looks at the first of several header lines",
         "csrf.py",
-        'if len(fields[name]) > 1 or any("," in line for line in fields[name]):',
+        'if lines and (len(lines) > 1 or "," in lines[0]):',
         "if False:",
         ("test_csrf.py::test_what_another_site_sends_is_refused_and_the_log_says_why",),
     ),
     Variant(
         "takes a WebSocket that came as a GET for a safe request",
         "csrf.py",
-        "if request.method in _SAFE and not _opens_websocket(fields[_UPGRADE]):",
+        "if request.method in _SAFE and not (upgrades and _opens_websocket(upgrades)):",
         "if request.method in _SAFE:",
         ("test_csrf.py::test_a_websocket_that_came_as_a_get_is_judged_as_one",),
     ),

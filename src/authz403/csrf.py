@@ -6,7 +6,6 @@ Origin, and no page can change that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from authz403.cors import ORIGIN
@@ -23,7 +22,6 @@ from authz403.tokens import AUTHORIZATION, SUBPROTOCOL
 _SITE: Final = "sec-fetch-site"
 _HOST: Final = "host"
 _UPGRADE: Final = "upgrade"
-_SHOWN_AS: Final[Mapping[str, str]] = {_SITE: "Sec-Fetch-Site", ORIGIN: "Origin", _HOST: "Host"}
 
 # RFC 9110 section 9.2.1: the safe methods but TRACE, which no browser sends
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -38,7 +36,7 @@ class CsrfProtected(Requirement):
 
     kind = Kind.CROSS_SITE
     refusals = unknowns = (Reason.CSRF_FAILED,)
-    fields = frozenset({*_SHOWN_AS, _UPGRADE})
+    fields = frozenset({_SITE, ORIGIN, _HOST, _UPGRADE})
 
     def __init__(self, trusted_origins: tuple[str, ...]) -> None:
         self._trusted_origins = trusted_origins
@@ -68,14 +66,16 @@ class CsrfProtected(Requirement):
 
     def _told_by_headers(self, request: AccessRequest) -> Unmet | None:
         fields = request.fields
-        if not self.fields <= fields.keys():
+        try:
+            sites, origins, hosts, upgrades = fields[_SITE], fields[ORIGIN], fields[_HOST], fields[_UPGRADE]
+        except KeyError:
             return _unknown("the headers that say where a request comes from were not read")
-        if request.method in _SAFE and not _opens_websocket(fields[_UPGRADE]):
+        if request.method in _SAFE and not (upgrades and _opens_websocket(upgrades)):
             return None
-        for name, shown in _SHOWN_AS.items():
-            if len(fields[name]) > 1 or any("," in line for line in fields[name]):
+        for lines, shown in ((sites, "Sec-Fetch-Site"), (origins, "Origin"), (hosts, "Host")):
+            if lines and (len(lines) > 1 or "," in lines[0]):
                 return _unknown(f"the request has more than one {shown} header, or one with a comma")
-        site, origin, host = (fields[name][0] if fields[name] else None for name in _SHOWN_AS)
+        site, origin = sites[0] if sites else None, origins[0] if origins else None
         if (origin is None and site is None) or origin in self._trusted:
             return None  # no browser, or a page that may
         if site is not None:
@@ -83,6 +83,7 @@ class CsrfProtected(Requirement):
                 return None
             told = "there is no Origin" if origin is None else f"the Origin {origin} is not trusted"
             return _failed(f"Sec-Fetch-Site is {site}, and {told}")
+        host = hosts[0] if hosts else None
         if origin is not None and _is_of(origin, host):
             return None
         told = "there is no Host" if host is None else f"not that of the Host {host} (does a proxy rewrite it?)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -92,7 +92,7 @@ class DjangoRoutes:
             told = replace(told, betrayed=Betrayed(known.endpoint, tuple(known.methods), found.path))
         return told, match.kwargs
 
-    def header_lines(self, asked: Asked[HttpRequest], names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    def header_lines(self, asked: Asked[HttpRequest], names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
         """See `Routes`."""
         return lines_in_environ(asked.native.META, names)  # by ASGI, Django makes an environ, too
 

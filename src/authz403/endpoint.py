@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
@@ -26,7 +26,8 @@ class Policy:
     The requirement is judged in two parts: `first` what needs no token and is told first, then the `rest`. `demanded`
     are the ids of the marked requirements that it holds. Where all that `before` holds is met at once, it is time to
     ask who the caller is; where all that `then` holds is met too, the request is allowed. All else is for `check`.
-    `fields` are the header fields that it looks at; where there are any, nothing is met at once.
+    `fields` are the header fields that it looks at; where there are any, nothing is met at once. `unsent` is what they
+    are in a request that has none of them.
     """
 
     requirement: Requirement
@@ -39,6 +40,7 @@ class Policy:
     before: tuple[IsMet, ...]
     then: tuple[IsMet, ...]
     fields: frozenset[str]
+    unsent: Mapping[str, tuple[str, ...]]
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):
@@ -216,7 +218,7 @@ class Routes(Protocol[Native_contra]):
         """Return what the app's own router would do with this request, and the converted path parameters."""
         ...
 
-    def header_lines(self, native: Native_contra, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    def header_lines(self, native: Native_contra, names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
         """Return those of the header fields that a request has: lower-case name to all its values, in order."""
         ...
 
@@ -232,7 +234,7 @@ class RulesAlone:
         del native
         return self._found
 
-    def header_lines(self, native: object, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    def header_lines(self, native: object, names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
         """See `Routes`. Rules are known before any request, and what they look at has been read."""
         del native, names
         return {}

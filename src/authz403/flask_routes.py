@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -148,7 +148,7 @@ class FlaskRoutes:
             found = replace(found, betrayed=self._betrayed(judged, path))
         return found, judged.params
 
-    def header_lines(self, asked: Asked[dict[str, Any]], names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    def header_lines(self, asked: Asked[dict[str, Any]], names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
         """See `Routes`."""
         return lines_in_environ(asked.native, names)
 

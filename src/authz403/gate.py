@@ -195,10 +195,11 @@ class Gate:
         self, request: AccessRequest, policy: Policy, routes: Routes[Native], native: Native | None
     ) -> AccessRequest:
         """Return a request with all header fields that its policy looks at, those that were not sent empty."""
+        fields = {**policy.unsent, **request.fields}
         unread = policy.fields - self.fields
-        read = routes.header_lines(native, unread) if unread else request.fields  # type: ignore[arg-type]  # as above
-        asked = {name: (read if name in unread else request.fields).get(name, ()) for name in policy.fields}
-        return replace(request, fields={**request.fields, **asked})
+        if unread:
+            fields.update(routes.header_lines(native, unread))  # type: ignore[arg-type]  # as above
+        return AccessRequest(request.method, request.path, request.peer, fields, request.peer_rewritten)
 
     def _decided(self, outcome: Outcome, policy: Policy, facts: Facts) -> Outcome | Need[Outcome]:
         decision = authorize(policy, facts)

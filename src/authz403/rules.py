@@ -255,6 +255,7 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
         before=_AT_ONCE_NEVER if fields or rest is anyone or rest.tokenless else _at_once(first),
         then=_at_once(rest),
         fields=fields,
+        unsent=dict.fromkeys(fields, ()),
     )
 
 

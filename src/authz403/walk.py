@@ -6,8 +6,9 @@ Whatever the app's routers may run has a latch before it, so that nothing runs t
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 from starlette.applications import Starlette
@@ -101,14 +102,21 @@ class AppRoutes:
         self._hops, self.walk, self._is_doubted = hops, walk, False
         return walk.top.find(scope, trail, path, path)
 
-    def header_lines(self, native: tuple[Scope, Trail, str], names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    def header_lines(self, native: tuple[Scope, Trail, str], names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
         """See `Routes`."""
         found: dict[str, tuple[str, ...]] = {}
+        wanted = _as_sent(names)
         for field, value in native[0]["headers"]:
-            name = field.decode("latin-1")
-            if name in names:
+            if field in wanted:
+                name = wanted[field]
                 found[name] = (*found.get(name, ()), value.decode("latin-1"))
         return found
+
+
+@lru_cache
+def _as_sent(names: frozenset[str]) -> Mapping[bytes, str]:
+    """Return the names of header fields by how they stand in a scope."""
+    return {name.encode("ascii"): name for name in names}
 
 
 class _Place(NamedTuple):
