@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from authz403.cors import Headers
 from authz403.errors import AccessDenied
-from authz403.network import Address
+from authz403.network import Address, Network
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest
@@ -83,6 +83,13 @@ class Response(NamedTuple):
     body: bytes
 
 
+class _Unasked:
+    """Stands for an address that nobody asked for as yet."""
+
+
+_UNASKED: Final = _Unasked()
+
+
 class Outcome:
     """All that became of one request: what to do with it, and what to write down.
 
@@ -94,9 +101,9 @@ class Outcome:
     """
 
     __slots__ = (
-        *("address", "answered", "check_failed", "concealed_as_missing", "decision", "decision_id", "demanded"),
-        *("headers", "inner", "missing_at", "principal", "rejected_facts", "report_only", "request", "response"),
-        *("route", "started"),
+        *("_address", "_network", "answered", "check_failed", "concealed_as_missing", "decision", "decision_id"),
+        *("demanded", "headers", "inner", "missing_at", "principal", "rejected_facts", "report_only", "request"),
+        *("response", "route", "started"),
     )
 
     def __init__(
@@ -105,13 +112,15 @@ class Outcome:
         started: float,
         headers: Headers,
         report_only: bool,  # noqa: FBT001 - a keyword would cost every request more
+        network: Network,
     ) -> None:
         self.request = request
         self.started = started
         self.headers = headers
         self.report_only = report_only
         self.decision = UNDECIDED
-        self.address: Address | None = None
+        self._network = network
+        self._address: Address | _Unasked | None = _UNASKED
         self.principal: Principal | None = None
         self.rejected_facts = _NOTHING
         self.response: Response | None = None
@@ -123,3 +132,15 @@ class Outcome:
         self.check_failed: AccessDenied | None = None
         self.answered = False
         self.inner: Outcome | None = None
+
+    @property
+    def address(self) -> Address | None:
+        """The client's address, looked for when somebody first asks: most policies do not."""
+        address = self._address
+        if isinstance(address, _Unasked):
+            address = self._address = self._network.client_address(self.request)
+        return address
+
+    @address.setter
+    def address(self, address: Address | None) -> None:
+        self._address = address

@@ -140,19 +140,16 @@ class Gate:
         """
         cors = self.cors if within is None else None
         headers = () if cors is None else cors.answer_headers(request.fields.get(ORIGIN))
-        outcome = Outcome(request, perf_counter(), headers, self.report_only)
+        outcome = Outcome(request, perf_counter(), headers, self.report_only, self._network)
         try:
             path, method = request.path, request.method
-            if within is None:
-                outcome.address = address = self._network.client_address(request)
-                if cors is not None and method in _JUDGED_BY_CORS:
-                    if is_preflight(method, request.fields):
-                        return self._preflight(outcome, cors)
-                    if method == WEBSOCKET and not self._origin_fits(request, cors):
-                        return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
-            else:
-                outcome.address = address = within.address
-                outcome.principal = within.principal
+            if within is not None:
+                outcome.address, outcome.principal = within.address, within.principal
+            if cors is not None and method in _JUDGED_BY_CORS:
+                if is_preflight(method, request.fields):
+                    return self._preflight(outcome, cors)
+                if method == WEBSOCKET and not self._origin_fits(request, cors):
+                    return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
             is_usual_path = is_usual(path)
             if not is_usual_path and is_malformed(path):
                 return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
@@ -169,11 +166,12 @@ class Gate:
                 outcome.decision = policy.allowed
                 return outcome
             now = self._clock()
+            address = outcome.address if policy.before else None
             for is_met in policy.before:
                 if not is_met(None, address):
                     if policy.fields:
                         request = self._with_fields(request, policy, routes, native)
-                    return self._decided(outcome, policy, Facts(request, None, address, path_params, now))
+                    return self._decided(outcome, policy, Facts(request, None, outcome.address, path_params, now))
             identity = self._identifier.identify(request, now)
             if isinstance(identity, Principal):
                 outcome.principal = identity
@@ -184,10 +182,12 @@ class Gate:
                     outcome.decision = policy.allowed
                     return outcome
             if isinstance(identity, Need):
-                return self._identified(outcome, policy, Facts(request, None, address, path_params, now), identity)
+                return self._identified(
+                    outcome, policy, Facts(request, None, outcome.address, path_params, now), identity
+                )
             if isinstance(identity, Rejected):
                 outcome.rejected_facts = identity.facts
-            return self._decided(outcome, policy, Facts(request, identity, address, path_params, now))
+            return self._decided(outcome, policy, Facts(request, identity, outcome.address, path_params, now))
         except Exception as error:  # noqa: BLE001 - a policy that crashes denies
             return self._crashed(outcome, error)
 
@@ -338,7 +338,7 @@ class Gate:
     def refused(self, request: AccessRequest, reason: Reason, hint: str) -> Outcome:
         """Return the refusal of a request that was never decided."""
         headers = () if self.cors is None else self.cors.answer_headers(request.fields.get(ORIGIN))
-        return self.broken(Outcome(request, perf_counter(), headers, report_only=False), reason, hint)
+        return self.broken(Outcome(request, perf_counter(), headers, False, self._network), reason, hint)  # noqa: FBT003 - as it takes it
 
     def record(self, outcome: Outcome) -> None:
         """Write the event of a request that was decided, once."""

@@ -127,7 +127,7 @@ class AuthzMiddleware:
                 self.meet()
 
     # The way of every request, in one frame: each more would cost it.
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:  # noqa: PLR0912
         """Serve one request (PEP 3333)."""
         met = self._met or self._meet()
         if met is None:
@@ -135,7 +135,11 @@ class AuthzMiddleware:
         if TICKETS in environ:
             return self._inside(met, environ, start_response)
         answer: list[object] = []
-        step = _decide(met, environ, answer)
+        request = access_request(environ, met.wanted)
+        if met.routes is None:
+            step = met.gate.decide(request)
+        else:
+            step = met.gate.decide(request, met.routes, Asked(environ, request.path, answer))
         while isinstance(step, Need):
             step = step.resume(fulfilled_blocking(step))
         if step.response is not None:
@@ -192,8 +196,13 @@ class AuthzMiddleware:
         if not outer:
             del environ[TICKETS]
             return self(environ, start_response)
-        outermost, answer = outer[0], list[object]()
-        step = _decide(met, environ, answer, within=outer[-1].own)
+        outermost, within = outer[0], outer[-1].own
+        answer: list[object] = []
+        request = access_request(environ, met.wanted)
+        if met.routes is None:
+            step = met.gate.decide(request, within=within)
+        else:
+            step = met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
         while isinstance(step, Need):
             step = step.resume(fulfilled_blocking(step))
         outermost.conceals = outermost.conceals or step.decision.concealed
@@ -340,8 +349,10 @@ class _Answering(Ticket):
     def ended(self) -> None:
         """Note that the app has nothing more to say."""
         self._environ.pop(TICKETS, None)  # whoever sends the same environ to another app starts anew
-        if not self.outcome.answered:
-            self._answered()
+        outcome = self.outcome
+        if not outcome.answered:
+            outcome.answered = True
+            self.met.gate.record(outcome.inner or outcome)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -399,15 +410,6 @@ def _raise_instead_of(body: Iterable[bytes], denied: Exception) -> NoReturn:
 
 _WHOLE: Final = frozenset({list, tuple})
 """The types of bodies that are whole already, so that no more of the app runs while they are sent."""
-
-
-def _decide(
-    met: _Met, environ: Environ, answer: list[object], within: Outcome | None = None
-) -> Outcome | Need[Outcome]:
-    request = access_request(environ, met.wanted)
-    if met.routes is None:
-        return met.gate.decide(request, within=within)
-    return met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
 
 
 def _check_kind(app: object) -> None:
