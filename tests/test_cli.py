@@ -85,6 +85,8 @@ def test_serve_stays_up_and_prints_calls_that_work() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it only sets a signal
     ) as served:
         try:
             assert served.stdout is not None
