@@ -97,3 +97,26 @@ def test_an_inner_gate_that_conceals_keeps_every_404_out_of_caches() -> None:
     outer = AuthzMiddleware(DispatcherMiddleware(app.wsgi_app), gate=gate_with(default=anyone))
     missing = asked(outer, "/missing", **bearer())
     assert asked(outer, "/hidden", **bearer()).header("cache-control") == missing.header("cache-control") == "no-store"
+
+
+def test_an_app_that_asks_itself_with_a_copy_of_its_environ_is_decided_anew() -> None:
+    """What one request may do says nothing of another, however it came; and each has its event."""
+
+    def asking() -> str:
+        statuses: list[str] = []
+
+        def start(status: str, *_: object) -> Any:  # noqa: ANN401 - nobody calls what it returns
+            statuses.append(status)
+
+        for path in ("/open", "/closed"):
+            b"".join(app.wsgi_app({**flask.request.environ, "PATH_INFO": path}, start))
+        return " ".join(statuses)
+
+    app = Flask("shop")
+    app.add_url_rule("/asking", "asking", public(asking))
+    app.add_url_rule("/open", "open", public(lambda: "open"))
+    app.add_url_rule("/closed", "closed", requires(scopes("c"))(lambda: "not reached"))
+    authz403.flask.init_app(app, gate=gate_with())
+    assert asked(app, "/asking", **bearer(scope="a")).text == "200 OK 403 Forbidden"
+    outer = AuthzMiddleware(DispatcherMiddleware(app.wsgi_app), gate=gate_with(default=anyone))
+    assert asked(outer, "/asking", **bearer(scope="a")).text == "200 OK 403 Forbidden"
