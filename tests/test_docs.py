@@ -30,10 +30,11 @@ from starlette.types import ASGIApp
 import authz403
 import authz403.fastapi
 from authz403 import BearerTokens, Gate, Principal, Reason
+from authz403.addresses import parse_address
 from authz403.asgi import AuthzMiddleware
 from authz403.facts import Rejected
 from authz403.identity import IdentitySource
-from authz403.network import Network, parse_address
+from authz403.network import Network
 from authz403.request import AccessRequest
 from tests import wsgi_made
 from tests.tokens_made import jwks, public_jwk, public_pem

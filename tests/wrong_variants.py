@@ -156,10 +156,10 @@ VARIANTS: Final = (
     ),
     Variant(
         "leaves IPv4-mapped addresses as they are",
-        "network.py",
+        "addresses.py",
         "return address.ipv4_mapped",
         "return address",
-        ("test_network.py::test_ipv4_mapped_is_the_same_on_both_sides",),
+        ("test_addresses.py::test_ipv4_mapped_is_the_same_on_both_sides",),
     ),
     Variant(
         "takes a client whose address is not known for one inside",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from authz403.addresses import Address
 from authz403.cors import Headers
 from authz403.errors import AccessDenied
-from authz403.network import Address, Network
+from authz403.network import Network
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest

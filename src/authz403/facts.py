@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from authz403.network import Address
+from authz403.addresses import Address
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest

@@ -10,11 +10,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from threading import Lock
 from typing import Final
 
+from authz403.addresses import Address, AddressSet, parse_address, parse_node
 from authz403.decision import Outcome
 from authz403.facts import Facts
 from authz403.hints import PROXY_FIELDS, STRIPPED
 from authz403.leaves import Networks
-from authz403.network import UNIX, UNIX_PEERS, Address, AddressSet, Network, parse_address, parse_node
+from authz403.network import UNIX, UNIX_PEERS, Network
 from authz403.policy import Requirement
 from authz403.reasons import Reason
 from authz403.request import AccessRequest

@@ -7,10 +7,11 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Literal
 
+from authz403.addresses import Address, Addresses
 from authz403.errors import Mistakes
 from authz403.facts import Facts, Rejected
 from authz403.need import is_async
-from authz403.network import Address, AddressSet, Network
+from authz403.network import Network
 from authz403.policy import WAITS_FOR_IDENTITY, IsMet, Kind, Requirement, Unmet
 from authz403.principal import Principal, is_numeric_date
 from authz403.reasons import Reason
@@ -228,9 +229,10 @@ class Networks(Requirement):
     kind = Kind.NETWORK
     refusals = unknowns = (Reason.IP_NOT_ALLOWED,)
 
-    def __init__(self, networks: AddressSet) -> None:
+    def __init__(self, networks: Addresses) -> None:
         self._networks = networks
         self.cidrs = networks.cidrs
+        self.lists = networks.parts()
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -248,7 +250,7 @@ class Networks(Requirement):
         return address is not None and address in self._networks
 
     def __repr__(self) -> str:
-        return f"networks({_words(self._networks.cidrs)})"
+        return f"networks({self._networks.written()})"
 
 
 class ServiceNetworks(Requirement):

@@ -1,4 +1,4 @@
-"""Where a request comes from: sets of networks, and the walk over proxies to the client's address.
+"""Where a request comes from: the walk over proxies to the client's address, and the networks that may come in.
 
 Only what a trusted peer wrote is read, from the right; anything unclear means that the address is unknown.
 """
@@ -8,116 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
+from authz403.addresses import (
+    Address,
+    Addresses,
+    AddressSet,
+    addresses_of,
+    is_everything,
+    parse_address,
+    parse_node,
+)
 from authz403.errors import Mistakes
 from authz403.request import TOKEN, AccessRequest
 
-Address = IPv4Address | IPv6Address
+__all__ = ["CHUNKED", "UNIX", "UNIX_PEERS", "Address", "AddressSet", "Network"]
 
-_LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
-_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
-_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
 # RFC 7239 section 4: forwarded-pair = token "=" value, value = token / quoted-string
 _FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=\\]+)[ \t]*(?:;|\Z)""")
-
-
-def parse_address(text: str) -> Address | None:
-    """Read an IP address; a zone is dropped, an IPv4-mapped address is the IPv4 one, anything else is `None`."""
-    if len(text) > _LONGEST_ADDRESS:
-        return None
-    return _parse_address(text)
-
-
-@lru_cache(maxsize=16_384)
-def _parse_address(text: str) -> Address | None:
-    try:
-        address = ip_address(text.partition("%")[0] if ":" in text else text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def parse_node(text: str) -> Address | None:
-    """Read an address as proxies write it in a header: plain, `[v6]`, `[v6]:port` or `v4:port`."""
-    text = text.strip(" \t")
-    if text.startswith("["):
-        inside, bracket, port = text[1:].partition("]")
-        if not bracket or (port and not (port.startswith(":") and port[1:].isdecimal())):
-            return None
-        return parse_address(inside) if ":" in inside else None
-    if text.count(":") == 1:
-        text, _, port = text.partition(":")
-        if not port.isdecimal():
-            return None
-    return parse_address(text)
-
-
-class AddressSet:
-    """A set of networks: `address in AddressSet(["10.0.0.0/8", "fd00::/8"])`.
-
-    Takes CIDR strings, an address alone meaning itself, and raises `ConfigurationError` with all that are wrong: host
-    bits, hostmasks, leading zeros, zones. Looks up in one dictionary step per prefix length in use.
-    """
-
-    __slots__ = ("_ipv4", "_ipv6", "cidrs")
-
-    def __init__(self, cidrs: Iterable[str], *, part: str = "AddressSet") -> None:
-        mistakes = Mistakes(part)
-        self.cidrs = mistakes.strings("cidrs", cidrs)
-        by_length: dict[tuple[int, int], set[int]] = {}
-        for index, cidr in enumerate(self.cidrs):
-            try:
-                version, length, number = _parse_network(cidr)
-            except ValueError as error:
-                mistakes.add(f"cidrs[{index}]", cidr, str(error))
-                continue
-            by_length.setdefault((version, length), set()).add(number)
-        mistakes.raise_if_any()
-        self._ipv4 = tuple((32 - length, found) for (version, length), found in by_length.items() if version == 4)  # noqa: PLR2004 - IP versions
-        self._ipv6 = tuple((128 - length, found) for (version, length), found in by_length.items() if version == 6)  # noqa: PLR2004
-
-    def __contains__(self, address: Address | str) -> bool:
-        if isinstance(address, str):
-            parsed = parse_address(address)
-            if parsed is None:
-                return False
-            address = parsed
-        number = int(address)
-        for shift, networks in self._ipv4 if isinstance(address, IPv4Address) else self._ipv6:
-            if number >> shift in networks:
-                return True
-        return False
-
-    def __bool__(self) -> bool:
-        return bool(self.cidrs)
-
-    def __repr__(self) -> str:
-        return f"AddressSet({list(self.cidrs)!r})"
-
-
-def _parse_network(cidr: str) -> tuple[int, int, int]:
-    """Return (version, prefix length, the network's leading bits); a `ValueError` says in words what is wrong."""
-    if _CIDR.fullmatch(cidr) is None:
-        raise ValueError("not an address or a network such as 10.0.0.0/8 (no zone, netmask, hostmask or host name)")
-    try:
-        network = ip_network(cidr)
-    except ValueError as error:
-        try:
-            meant = ip_network(cidr, strict=False)
-        except ValueError:
-            raise ValueError(str(error)) from None
-        raise ValueError(f"has host bits set; write {meant} or one address") from None
-    length = network.prefixlen
-    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
-        # Addresses are unmapped before they are looked up, so networks are too.
-        length -= 96
-        return 4, length, (int(network.network_address) & 0xFFFFFFFF) >> (32 - length)
-    return network.version, length, int(network.network_address) >> (network.max_prefixlen - length)
 
 
 _MOST_WALKS: Final = 4_096
@@ -163,16 +71,17 @@ class Network:
     `trusted_proxies` are the networks of the proxies in front, and `"unix"` for unix sockets; a header is read only
     where the peer is one of them, from the right to the first address that is not. `hops` takes, instead of that
     walk, the entry that many places from the right. `allow` and `deny` are networks that every request but a
-    preflight is held against; deny wins. Raises `ConfigurationError` listing every mistake.
+    preflight is held against, CIDR strings, an `AddressSet`, an `AddressFile`, or a list of these; deny wins. Raises
+    `ConfigurationError` listing every mistake.
     """
 
     source: str | None = None
     trusted_proxies: Iterable[str] = ()
     hops: int | None = None
-    allow: Iterable[str] | None = None
-    deny: Iterable[str] = ()
-    allowed: AddressSet = field(init=False, repr=False, compare=False)
-    denied: AddressSet = field(init=False, repr=False, compare=False)
+    allow: Addresses | Iterable[str | Addresses] | None = None
+    deny: Addresses | Iterable[str | Addresses] = ()
+    allowed: Addresses = field(init=False, repr=False, compare=False)
+    denied: Addresses = field(init=False, repr=False, compare=False)
     fields: frozenset[str] = field(init=False, repr=False, compare=False)
     _trusted: AddressSet = field(init=False, repr=False, compare=False)
     _trusts_unix: bool = field(init=False, repr=False, compare=False)
@@ -184,37 +93,25 @@ class Network:
         proxies = mistakes.strings("trusted_proxies", self.trusted_proxies)
         source = _checked_source(mistakes, self.source, proxies, self.hops)
 
-        def addresses(name: str, networks: tuple[str, ...]) -> AddressSet:
-            sound: list[str] = []
-            for index, cidr in enumerate(networks):
-                if name == "trusted_proxies" and cidr == UNIX:
-                    continue
-                try:
-                    _, length, _ = _parse_network(cidr)
-                except ValueError as error:
-                    mistakes.add(f"{name}[{index}]", cidr, str(error))
-                    continue
-                if name == "trusted_proxies" and length == 0:
-                    mistakes.add(
-                        f"{name}[{index}]", cidr, "this trusts everybody's headers; name the proxies' networks"
-                    )
-                sound.append(cidr)
-            return AddressSet(sound)
-
+        for index, cidr in enumerate(proxies):
+            if is_everything(cidr):
+                why = "this trusts everybody's headers; name the proxies' networks"
+                mistakes.add(f"trusted_proxies[{index}]", cidr, why)
         put = object.__setattr__
         put(self, "_walked", {})
         put(self, "_is_peer", source == "peer")
         put(self, "_trusts_unix", UNIX in proxies)
-        put(self, "_trusted", addresses("trusted_proxies", proxies))
-        put(self, "allowed", addresses("allow", () if self.allow is None else mistakes.strings("allow", self.allow)))
-        put(self, "denied", addresses("deny", mistakes.strings("deny", self.deny)))
-        if self.allow is not None and not self.allowed and not mistakes:
-            mistakes.add("allow", [], "an empty list would let everybody in; leave it out if that is meant")
+        put(self, "_trusted", AddressSet.noting(mistakes, "trusted_proxies", proxies, taken=lambda item: item == UNIX))
+        put(self, "allowed", addresses_of(mistakes, "allow", () if self.allow is None else self.allow))
+        put(self, "denied", addresses_of(mistakes, "deny", self.deny))
+        if self.allow is not None and self.allowed.may_be_empty and not mistakes:
+            why = "an empty list would let everybody in; leave it out if that is meant"
+            mistakes.add("allow", [] if not self.allowed else self.allow, why)
         mistakes.raise_if_any()
         put(self, "source", source)
         put(self, "trusted_proxies", proxies)
-        put(self, "allow", None if self.allow is None else self.allowed.cidrs)
-        put(self, "deny", self.denied.cidrs)
+        put(self, "allow", None if self.allow is None else _as_given(self.allowed))
+        put(self, "deny", _as_given(self.denied))
         put(self, "fields", frozenset() if source == "peer" else frozenset({source, CHUNKED}))
 
     def client_address(self, request: AccessRequest) -> Address | None:
@@ -262,6 +159,14 @@ class Network:
         if address is not None:
             return address in self._trusted
         return self._trusts_unix and peer in UNIX_PEERS
+
+
+def _as_given(addresses: Addresses) -> tuple[str | Addresses, ...]:
+    """Return networks as they were given, but for a long list of strings, which is the set that was made of it."""
+    given: list[str | Addresses] = []
+    for part in addresses.parts():
+        given += part.cidrs if isinstance(part, AddressSet) and part.is_kept() else (part,)
+    return tuple(given)
 
 
 def _forwarded_for(lines: tuple[str, ...]) -> list[Address | None]:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from authz403.addresses import Address
 from authz403.errors import ConfigurationError, Mistakes
 from authz403.facts import Facts, Rejected
-from authz403.network import Address
 from authz403.principal import Principal
 from authz403.reasons import Reason
 

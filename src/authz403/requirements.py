@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from authz403.addresses import Addresses, addresses_of
 from authz403.errors import Mistakes
 from authz403.leaves import SCOPE, Authenticated, Claim, Custom, Held, Networks, Optional, Param, Scopes, Test
 from authz403.need import is_async
-from authz403.network import AddressSet
 from authz403.policy import Requirement
 from authz403.reasons import Reason
 
@@ -61,10 +61,19 @@ def any_permission(*names: str) -> Requirement:
     return Held("permission", _names("any_permission", names), one_is_enough=True)
 
 
-def networks(*cidrs: str) -> Requirement:
-    """Need a client address inside one of these networks, such as `"10.0.0.0/8"`; an unknown address is inside none."""
-    _names("networks", cidrs)
-    return Networks(AddressSet(cidrs, part="networks"))
+def networks(*cidrs: str | Addresses) -> Requirement:
+    """Need a client address inside one of these networks, such as `"10.0.0.0/8"`; an unknown address is inside none.
+
+    An `AddressSet` or an `AddressFile` may stand among the CIDR strings, or alone.
+    """
+    mistakes = Mistakes("networks")
+    if not cidrs:
+        mistakes.add("names", [], "an empty requirement would let nobody in; write deny if that is meant")
+    found = addresses_of(mistakes, "cidrs", cidrs)
+    if found.may_be_empty and not mistakes:
+        mistakes.add("cidrs", found, "the list is empty or may become so, which would let nobody in")
+    mistakes.raise_if_any()
+    return Networks(found)
 
 
 def claim(name: str, *values: object) -> Requirement:
