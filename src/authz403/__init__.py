@@ -1,5 +1,7 @@
 """Drop-in authorization for ASGI apps: scopes, roles and networks, with refusals that say why."""
 
+from authz403.address_file import AddressFile
+from authz403.addresses import AddressSet
 from authz403.checks import check
 from authz403.cors import Cors
 from authz403.csrf import csrf_protected
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "AddressFile",
+    "AddressSet",
     "BearerTokens",
     "ConfigurationError",
     "Cors",

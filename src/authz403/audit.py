@@ -88,13 +88,14 @@ class Audit:
             self._told.add(cause + hint)
             self.warn(cause, hint)
 
-    def warn(self, cause: str, hint: str) -> None:
-        """Write `authz.warning` about something that an operator should know."""
-        self._write("warning", "authz.warning", {"cause": cause, "hint": hint, "policy_version": self._policy_version})
+    def warn(self, cause: str, hint: str, **facts: object) -> None:
+        """Write `authz.warning` about something that an operator should know, with further fields."""
+        fields = {**facts, "cause": cause, "hint": hint, "policy_version": self._policy_version}
+        self._write("warning", "authz.warning", fields)
 
-    def error(self, reason: str, hint: str, error: BaseException | None = None) -> None:
-        """Write `authz.error` about a failure that belongs to no single decision."""
-        fields: dict[str, object] = {"reason": reason, "hint": hint, "policy_version": self._policy_version}
+    def error(self, reason: str, hint: str, error: BaseException | None = None, **facts: object) -> None:
+        """Write `authz.error` about a failure that belongs to no single decision, with further fields."""
+        fields: dict[str, object] = {**facts, "reason": reason, "hint": hint, "policy_version": self._policy_version}
         self._write("error", "authz.error", fields, error)
 
     def _fields(self, outcome: Outcome) -> dict[str, object]:

@@ -17,6 +17,7 @@ from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.facts import Facts, Rejected
 from authz403.findings import Findings
+from authz403.health import Health
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
 from authz403.leaves import Custom, ServiceNetworks
@@ -115,6 +116,8 @@ class Gate:
         self.findings = Findings(
             self._network, self.audit.warn_once, reads_authorization=AUTHORIZATION in self._identifier.fields
         )
+        self._health = Health(self._network, self._identifier.bearers, self.audit)
+        self.watch((*(rule.requirement for rule in listed), default))
         self._problems = Problems(
             realm=self._identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
         )
@@ -377,6 +380,20 @@ class Gate:
         from authz403.coverage import coverage_of  # noqa: PLC0415 - it knows frameworks, which deciding does not need
 
         return coverage_of(app, self.rules)
+
+    def health(self) -> dict[str, object]:
+        """Return the state of what this gate rests on and may change, as plain values for JSON.
+
+        `lists` are the files of networks: `path`, `entries`, `version`, `loaded_at` (ISO 8601, UTC) and, where the file
+        as it is now is not taken, `error`. `keys` are those of each `BearerTokens`: `issuer`, `keys` (their number),
+        `fetched_at`, `usable_until` and, where the last fetch failed, `error`. `ok` says that there is no error. Paths
+        and issuers are for operators. Lists are looked at where that is due; nothing is fetched or waited for.
+        """
+        return self._health.told()
+
+    def watch(self, requirements: Iterable[Requirement]) -> None:
+        """Learn of the policies that an app brings, for `health` and the log."""
+        self._health.watch(requirements)
 
     def denial(self, outcome: Outcome) -> Denial:
         """Return the refusal of an outcome as its caller may see it."""

@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from threading import Lock, Thread
 from typing import Final, NamedTuple, Protocol
 
@@ -80,6 +81,10 @@ class KeySource(Protocol):
         """Tell `report(cause, hint)`, too, what is wrong with keys that are fetched."""
         ...
 
+    def health(self) -> dict[str, object]:
+        """Return how many keys there are, since when and until when they serve, and why no newer ones do, for JSON."""
+        ...
+
 
 class FixedKeys:
     """Keys that the configuration holds."""
@@ -101,6 +106,10 @@ class FixedKeys:
 
     def report_to(self, report: Report) -> None:
         """See `KeySource`."""
+
+    def health(self) -> dict[str, object]:
+        """See `KeySource`."""
+        return {"keys": len(self._keys.keys), "fetched_at": None, "usable_until": None, "error": None}
 
 
 class _Pace:
@@ -202,6 +211,16 @@ class FetchedKeys:
     def report_to(self, report: Report) -> None:
         """See `KeySource`."""
         self._reports.append(report)
+
+    def health(self) -> dict[str, object]:
+        """See `KeySource`. Nothing is fetched for it."""
+        keys = self._keys
+        return {
+            "keys": 0 if keys is None else len(keys.keys),
+            "fetched_at": None if keys is None else _utc(self._taken_at),
+            "usable_until": None if keys is None else _utc(self._usable_until),
+            "error": self._failure if self._pace.has_failed else None,
+        }
 
     def _tell(self, cause: str, hint: str) -> None:
         """Report a finding, once until a refresh finds nothing wrong; an outage that goes on fails in few ways."""
@@ -336,6 +355,10 @@ class FetchedKeys:
         self._expires_at = now + life
         self._usable_until = now + life + OUTAGE
         self._failed_at = float("-inf")
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _but_for(in_vain: Keys, keys: Keys) -> Keys:

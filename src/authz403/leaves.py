@@ -230,9 +230,8 @@ class Networks(Requirement):
     refusals = unknowns = (Reason.IP_NOT_ALLOWED,)
 
     def __init__(self, networks: Addresses) -> None:
-        self._networks = networks
+        self.addresses = self._networks = networks
         self.cidrs = networks.cidrs
-        self.lists = networks.parts()
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""

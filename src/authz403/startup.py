@@ -55,7 +55,9 @@ def check_app(gate: Gate, walk: Walked | None) -> None:
     _check_identities(mistakes, gate, rows)
     mistakes.raise_if_any()
     asked = [rule.requirement for rule in gate.rules.rules]
-    gate.findings.watch((*asked, gate.default, *(row.requirement for _, row in rows)))
+    policies = (*asked, gate.default, *(row.requirement for _, row in rows))
+    gate.findings.watch(policies)
+    gate.watch(policies)
     if walk is not None:
         _tell_of_default(gate, rows)
         _tell_of_betrayal(gate, walk)
