@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import re
+import shutil
 import time
 import tomllib
 import urllib.error
@@ -278,6 +279,17 @@ CALLS: Final[Mapping[str, Sequence[Asked]]] = {
         Asked(401, "missing_token", "POST", "/orders"),
         Asked(403, "insufficient_scope", "POST", "/orders", partial(bearer, "orders:read")),
         Asked(200, None, "POST", "/orders", partial(bearer, "orders:write")),
+    ],
+    "allowlists": [
+        Asked(200, None, "GET", "/health"),
+        Asked(403, "ip_not_allowed", "GET", "/health", peer="192.0.2.1"),
+        Asked(200, None, "GET", "/reports", peer="192.0.2.1"),
+        Asked(200, None, "GET", "/reports", peer="10.1.1.1"),
+        Asked(200, None, "GET", "/reports", peer="2001:db8:7::1"),
+        Asked(403, "ip_not_allowed", "GET", "/reports", peer="192.0.2.66"),
+        Asked(403, "ip_not_allowed", "GET", "/", peer="192.0.2.66"),
+        Asked(403, "ip_not_allowed", "GET", "/reports", peer="203.0.113.8"),
+        Asked(200, None, "GET", "/", peer="203.0.113.8"),
     ],
     "tutorial_start": [Asked(403, "no_policy", "GET", "/health")],
     "tutorial": [
@@ -594,6 +606,35 @@ def test_the_address_is_found_as_the_proxy_page_says(
     network: Network = getattr(example("proxies"), name)
     expected = None if address is None else parse_address(address)
     assert network.client_address(AccessRequest("GET", "/", peer, fields)) == expected
+
+
+def test_the_lists_of_the_example_change_without_a_restart(tmp_path: Path) -> None:
+    """A partner who is added comes in, a bad file changes nothing, and the health endpoint says both."""
+    shutil.copytree(DOCS / "examples" / "lists", tmp_path / "lists")
+    shown = (DOCS / "examples" / "lists" / "partners.txt").read_text(encoding="utf-8")
+    assert f"```text\n{shown}```" in (DOCS / "how-to" / "allowlists.md").read_text(encoding="utf-8")
+    app = module(Path(shutil.copy(DOCS / "examples" / "allowlists.py", tmp_path))).app
+    partner, operator = client(app, "198.51.100.7"), client(app, "127.0.0.1")
+    assert partner.get("/reports").json()["reason"] == "ip_not_allowed"
+
+    def listed() -> dict[str, Any]:
+        found: list[dict[str, Any]] = operator.get("/health").json()["lists"]
+        return next(one for one in found if one["path"].endswith("partners.txt"))
+
+    def await_(happened: Callable[[], bool]) -> None:
+        until = time.monotonic() + 30
+        while not happened() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert happened()
+
+    partners = tmp_path / "lists" / "partners.txt"
+    partners.write_text(f"{shown}198.51.100.7\n")
+    await_(lambda: partner.get("/reports").status_code == 200)
+    assert (listed()["entries"], listed()["error"]) == (4, None)
+    partners.write_text("198.51.100.7/24\n")
+    await_(lambda: listed()["error"] is not None)
+    assert "line 1 = '198.51.100.7/24': has host bits set" in listed()["error"]
+    assert partner.get("/reports").status_code == 200
 
 
 def test_a_fenced_service_is_closed_to_other_networks() -> None:
