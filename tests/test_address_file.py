@@ -16,10 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz403 import AddressFile, AddressSet, ConfigurationError, Gate, Network, Rule, anyone, networks
+from authz403 import (
+    AddressFile,
+    AddressSet,
+    ConfigurationError,
+    Gate,
+    Network,
+    Requirement,
+    Rule,
+    anyone,
+    authenticated,
+    networks,
+)
 from authz403 import address_file as module
 from authz403.request import AccessRequest
-from tests.gates_made import fulfilled
+from tests.gates_made import ALICE, Callers, fulfilled
 
 HERE: Final = "192.0.2.1"
 THERE: Final = "198.51.100.1"
@@ -650,33 +661,30 @@ def test_what_is_not_in_a_file_follows_it_too(made: Made) -> None:
 SMALL: Final = st.sets(st.integers(0, 15), max_size=6)
 
 
-@given(allow=SMALL, deny=SMALL)
+@given(allow=SMALL, deny=SMALL, wanted=st.sampled_from([anyone, authenticated, networks("192.0.2.0/24")]))
 def test_deny_wins_with_both_lists_from_files(
-    tmp_path_factory: pytest.TempPathFactory, allow: set[int], deny: set[int]
+    tmp_path_factory: pytest.TempPathFactory, allow: set[int], deny: set[int], wanted: Requirement
 ) -> None:
-    """A gate by files lets in who is allowed and not denied, exactly as one by lists in code."""
+    """A gate by files lets in who is allowed and not denied, exactly as one by lists in code, whatever else it asks."""
     folder = tmp_path_factory.mktemp("lists")
-    cidrs = [[f"192.0.2.{number << 4}/28" for number in sorted(found)] for found in (allow or {0}, deny)]
-    for name, found in zip(("allow", "deny"), cidrs, strict=True):
-        (folder / name).write_text("\n".join(found))
-    by_files = Gate(
-        network=Network(
-            allow=AddressFile(folder / "allow"), deny=[AddressFile(folder / "deny", may_be_empty=True), "192.0.2.255"]
-        ),
-        default=anyone,
-        rules=[Rule("*", "/**", anyone)],
+    allow = allow or {0}
+    allowed, denied = ([f"192.0.2.{number << 4}/28" for number in sorted(found)] for found in (allow, deny))
+    (folder / "allow").write_text("\n".join(allowed))
+    (folder / "deny").write_text("\n".join(denied))
+    by_files = Network(
+        allow=AddressFile(folder / "allow"), deny=[AddressFile(folder / "deny", may_be_empty=True), "192.0.2.255"]
     )
-    by_code = Gate(
-        network=Network(allow=cidrs[0], deny=[*cidrs[1], "192.0.2.255"]),
-        default=anyone,
-        rules=[Rule("*", "/**", anyone)],
-    )
+    by_code = Network(allow=allowed, deny=[*denied, "192.0.2.255"])
+    gates = [
+        Gate(network=network, rules=[Rule("*", "/**", wanted)], tokens=Callers(ALICE))
+        for network in (by_files, by_code)
+    ]
 
     for number in range(16):
+        let_in = number in allow and number not in deny and number != 15
         peer = f"192.0.2.{(number << 4) + 15}"
-        let_in = number in (allow or {0}) and number not in deny and number != 15
-        assert (reason(by_files, peer) is None) is (reason(by_code, peer) is None) is let_in
-    assert reason(by_files, None) == reason(by_code, None) == "ip_not_allowed"
+        assert [reason(gate, peer) is None for gate in gates] == [let_in, let_in]
+    assert [reason(gate, None) for gate in gates] == ["ip_not_allowed", "ip_not_allowed"]
 
 
 def test_an_empty_deny_file_denies_nobody_and_an_empty_allow_is_none(tmp_path: Path) -> None:

@@ -16,24 +16,11 @@ from authz403.addresses import (
     Union,
     addresses_of,
     parse_address,
-    parse_network,
     parse_node,
 )
 from authz403.errors import ConfigurationError, Mistakes
 from authz403.leaves import Networks
-
-ADDRESSES = st.ip_addresses(v=4) | st.ip_addresses(v=6)
-NETWORKS = st.builds(
-    lambda address, length: ipaddress.ip_network((address, min(length, address.max_prefixlen)), strict=False),
-    ADDRESSES,
-    st.integers(0, 128),
-)
-
-
-def unmapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address stands for, or the address."""
-    return getattr(address, "ipv4_mapped", None) or address
-
+from tests.addresses_made import ADDRESSES, NETWORKS, unmapped
 
 # ---- addresses
 
@@ -170,128 +157,12 @@ def test_a_set_shows_its_networks() -> None:
     assert repr(AddressSet(["10.0.0.0/8"])) == "AddressSet(['10.0.0.0/8'])"
 
 
-@pytest.mark.parametrize(
-    ("cidr", "why"),
-    [
-        ("10.1.0.0/8", "has host bits set; write 10.0.0.0/8 or one address"),
-        ("2001:db8::1/32", "has host bits set; write 2001:db8::/32 or one address"),
-        ("10.0.0.0/255.0.0.0", "not an address or a network"),
-        ("10.0.0.0/0.255.255.255", "not an address or a network"),
-        ("010.0.0.0/8", "does not appear to be"),
-        ("10.0.0.0/08", ""),
-        ("10.0.0.0/33", "does not appear to be"),
-        ("::/129", "does not appear to be"),
-        ("10.0.0.0/", "not an address or a network"),
-        ("10.0.0.0/-1", "not an address or a network"),
-        ("10.0.0.0/8/8", "not an address or a network"),
-        ("10/8", "does not appear to be"),
-        ("10.0.0.0-10.0.0.9", "not an address or a network"),
-        ("fe80::1%eth0", "not an address or a network"),
-        ("fe80::%eth0/10", "not an address or a network"),
-        ("localhost", "not an address or a network"),
-        ("*", "not an address or a network"),
-        ("", "not an address or a network"),
-        (" 10.0.0.0/8", "not an address or a network"),
-        ("10.0.0.0/8\n", "not an address or a network"),
-    ],
-    ids=ascii,
-)
-def test_a_wrong_network_is_told(cidr: str, why: str) -> None:
-    """Host bits, netmasks, hostmasks, leading zeros, zones and names are configuration errors, not guesses."""
-    with pytest.raises(ConfigurationError) as caught:
-        AddressSet(["192.0.2.0/24", cidr], part="networks")
-
-    (mistake,) = caught.value.mistakes
-    assert caught.value.part == "networks"
-    assert (mistake.field, mistake.value) == ("cidrs[1]", repr(cidr))
-    assert why in mistake.why
-
-
 def test_all_wrong_networks_of_a_set_are_told_at_once() -> None:
     """One error names them all."""
     with pytest.raises(ConfigurationError) as caught:
         AddressSet(["10.1.0.0/8", "10.0.0.0/8", "localhost"])
 
     assert [mistake.field for mistake in caught.value.mistakes] == ["cidrs[0]", "cidrs[2]"]
-
-
-# ---- reading quickly
-
-
-def read_by_the_standard_library(cidr: str) -> tuple[int, int, int] | None:
-    """Return what `ipaddress` reads, with the host bits, masks and zones that are refused here refused."""
-    text, slash, length = cidr.partition("/")
-    if "%" in text or (slash and (not length.isdecimal() or not length.isascii() or str(int(length)) != length)):
-        return None
-    try:
-        network = ipaddress.ip_network(cidr)
-    except ValueError:
-        return None
-    first = unmapped(network.network_address)
-    if first.version == network.version:
-        return network.version, network.prefixlen, int(first)
-    return (
-        (4, network.prefixlen - 96, int(first)) if network.prefixlen >= 96 else (6, network.prefixlen, int(network[0]))
-    )
-
-
-def read(cidr: str) -> tuple[int, int, int] | None:
-    """Return what a network is read as."""
-    try:
-        return parse_network(cidr)
-    except ValueError:
-        return None
-
-
-@given(NETWORKS, st.sampled_from(["short", "long", "upper", "alone", "mapped"]))
-def test_a_network_is_read_as_the_standard_library_reads_it(
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network, spelling: str
-) -> None:
-    """However an address is spelled, its network is the same number."""
-    cidr = {
-        "short": str(network),
-        "long": network.exploded,
-        "upper": str(network).upper(),
-        "alone": str(network.network_address),
-        "mapped": f"::ffff:{network.network_address}/{network.prefixlen + 96}"
-        if network.version == 4
-        else str(network),
-    }[spelling]
-
-    assert read(cidr) == read_by_the_standard_library(cidr)
-    assert read(cidr) is not None
-
-
-@given(
-    st.text("0123456789abcdefABCDEF.:/%x \t\n-+_", max_size=24)
-    | st.from_regex(r"[0-9]{1,4}(\.[0-9]{1,4}){0,4}(/[0-9]{1,4})?", fullmatch=True)
-    | st.from_regex(r"[0-9a-fA-F:]{2,24}(:[0-9.]{7,12})?(/[0-9]{1,4})?", fullmatch=True)
-    | st.text(max_size=12)
-)
-def test_what_the_standard_library_refuses_is_refused(text: str) -> None:
-    """Nothing is read that `ipaddress` does not read, nor read otherwise; no text makes reading crash."""
-    assert read(text) == read_by_the_standard_library(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "10.1",
-        "167772161",
-        "0x0a000001",
-        "0xa.0.0.1",
-        "012.0.0.1",
-        "10.0.0.1 x",
-        "10.0.0.1\0",
-        "10.0.0",
-        "::1%lo",
-        "\ud800",
-    ],
-    ids=ascii,
-)
-def test_what_systems_read_as_an_address_besides_is_refused(text: str) -> None:
-    """Hexadecimal, octal, short and commented forms, which the system's own functions take, are mistakes."""
-    assert read(text) is None
 
 
 # ---- large sets

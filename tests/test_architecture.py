@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "authz403"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "reasons request principal need bounded origins",
+        "reasons request principal need bounded origins cidr",
         "errors",
         "addresses paths cors jose fetch credentials claims",
         "keys network address_file",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_right
@@ -10,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain
-from socket import AF_INET6, inet_aton, inet_ntoa, inet_pton
 from typing import Final, NamedTuple
 
+from authz403.cidr import parse_network
 from authz403.errors import Mistakes
 
 Address = IPv4Address | IPv6Address
@@ -26,8 +25,6 @@ MOST_KEPT: Final = 1_000
 """So many networks are kept as they were written; of a longer list, the digest is."""
 
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
-_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
-_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
 
 
 def parse_address(text: str) -> Address | None:
@@ -367,58 +364,3 @@ def _strings(
             yield index, item
         else:
             mistakes.add(f"{field}[{index}]", item, "a string is needed")
-
-
-def is_everything(cidr: str) -> bool:
-    """Tell whether a network holds all addresses of its IP version."""
-    try:
-        return parse_network(cidr)[1] == 0
-    except ValueError:
-        return False
-
-
-_LENGTHS: Final = {str(length): length for length in range(129)}
-
-
-def parse_network(cidr: str) -> tuple[int, int, int]:
-    """Return (version, prefix length, first address); a `ValueError` says in words what is wrong."""
-    text, slash, written = cidr.partition("/")
-    try:
-        if ":" not in text:
-            packed = inet_aton(text)
-            length = _LENGTHS[written] if slash else 32
-            number = int.from_bytes(packed)
-            # Systems read more than dotted decimals here; what they write is one of these.
-            if length <= 32 and not number & _HOST_BITS[32 - length] and inet_ntoa(packed) == text:  # noqa: PLR2004
-                return 4, length, number
-        elif "%" not in text and "." not in text:
-            length = _LENGTHS[written] if slash else 128
-            number = int.from_bytes(inet_pton(AF_INET6, text))
-            if not number & _HOST_BITS[128 - length] and number >> 32 != _MAPPED:
-                return 6, length, number
-    except (OSError, KeyError, ValueError):
-        pass
-    return _parse_slowly(cidr)
-
-
-_HOST_BITS: Final = tuple((1 << bits) - 1 for bits in range(129))
-_MAPPED: Final = 0xFFFF
-
-
-def _parse_slowly(cidr: str) -> tuple[int, int, int]:
-    """Do the same by the standard library, for the rare spellings and those that are wrong."""
-    if _CIDR.fullmatch(cidr) is None:
-        raise ValueError("not an address or a network such as 10.0.0.0/8 (no zone, netmask, hostmask or host name)")
-    try:
-        network = ip_network(cidr)
-    except ValueError as error:
-        try:
-            meant = ip_network(cidr, strict=False)
-        except ValueError:
-            raise ValueError(str(error)) from None
-        raise ValueError(f"has host bits set; write {meant} or one address") from None
-    number = int(network.network_address)
-    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
-        # Addresses are unmapped before they are looked up, so networks are too.
-        return 4, network.prefixlen - 96, number & 0xFFFFFFFF
-    return network.version, network.prefixlen, number

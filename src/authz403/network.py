@@ -15,10 +15,10 @@ from authz403.addresses import (
     Addresses,
     AddressSet,
     addresses_of,
-    is_everything,
     parse_address,
     parse_node,
 )
+from authz403.cidr import is_everything
 from authz403.errors import Mistakes
 from authz403.request import TOKEN, AccessRequest
 
