@@ -179,8 +179,8 @@ def main(rounds: int) -> None:
     print(f"\n20 look-ups in a file of {SIZES[-1]:,} networks, wall clock, ms, while it was")
     for name, (waits, seconds) in pauses(small, list(networks(SIZES[-1], USUAL))).items():
         quantiles = statistics.quantiles(waits, n=1_000)
-        told = f"median {quantiles[499]:.3f}, p99 {quantiles[989]:.2f}, p99.9 {quantiles[998]:.1f}, at most {max(waits):.0f}"
-        print(f"  {name} ({seconds:.1f} s): {told}")
+        told = [f"{at} {quantiles[place]:.2f}" for at, place in (("median", 499), ("p99", 989), ("p99.9", 998))]
+        print(f"  {name} ({seconds:.1f} s): {', '.join(told)}, at most {max(waits):.0f}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ SETTLES: Final = 0.1
 _MOST_TRIES: Final = 100  # until a file is left alone
 _OFTENEST, _RAREST = 0.01, 86_400  # seconds between two looks
 _FIRST_TOLD: Final = 3  # mistakes in one event
-_BLOCK: Final = 1 << 20  # bytes that are read at a time
+_BLOCK: Final = 1 << 16  # bytes that are read at a time: other threads wait while they are taken to pieces
 
 State = tuple[int, ...] | None
 """What tells a file from its successor: device, inode, size and times; `None` where there is none."""

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain
 from typing import Final, NamedTuple
 
-from authz403.cidr import parse_network
+from authz403.cidr import MAPPED, parse_network
 from authz403.errors import Mistakes
 
 Address = IPv4Address | IPv6Address
@@ -24,6 +24,7 @@ MOST_TOLD: Final = 50
 MOST_KEPT: Final = 1_000
 """So many networks are kept as they were written; of a longer list, the digest is."""
 
+_FEW: Final = 16_384  # networks that one list holds as well as many lists do
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone is shorter
 
 
@@ -91,33 +92,31 @@ class _Family(NamedTuple):
     """The networks of one IP version, none of them within another.
 
     A network is one number, its key: the first address, and the prefix length in the lowest byte. Keys sort by address.
-    Those that share their first bits, all above `shift`, lie together in `narrow`, and those with a shorter prefix in
-    `wide`; where there are few networks, all do.
+    Those that share their first bits, all above `shift`, lie together at that place of `narrow`, and those with a
+    shorter prefix in `wide`; where there are few networks, all do, and `narrow` is empty.
     """
 
     shift: int
     ends: tuple[int, ...]
     """By prefix length: the bits that lead from a key to the end of its network."""
     wide: Sequence[int]
-    narrow: dict[int, Sequence[int]]
+    narrow: tuple[Sequence[int], ...]
+    size: int
 
-    def size(self) -> int:
-        return len(self.wide) + sum(map(len, self.narrow.values()))
-
-    def taking_over(self, old: _Family) -> int:
-        """Return how many networks an `old` family has, too, and take over its memory where all are the same."""
+    def taking_over(self, old: _Family) -> tuple[_Family, int]:
+        """Return this, with an `old` family's memory where they are the same, and how many networks both have."""
         if bool(self.narrow) is not bool(old.narrow):
             few, many = (old, self) if self.narrow else (self, old)
-            return sum(map(set(few.wide).__contains__, chain(many.wide, *many.narrow.values())))
+            return self, sum(map(set(few.wide).__contains__, chain(many.wide, *many.narrow)))
         common = len(set(self.wide).intersection(old.wide))
-        for prefix, keys in self.narrow.items():
-            before: Sequence[int] = old.narrow.get(prefix, ())
+        narrow = list(self.narrow)
+        for place, (keys, before) in enumerate(zip(self.narrow, old.narrow, strict=True)):
             if keys == before:
-                self.narrow[prefix] = before
+                narrow[place] = before
                 common += len(keys)
             else:
                 common += len(set(keys).intersection(before))
-        return common
+        return self._replace(narrow=tuple(narrow)), common
 
 
 class _Growing:
@@ -143,14 +142,19 @@ class _Growing:
             keys.append(number << 8 | length)
 
     def done(self) -> _Family:
-        if sum(map(len, self._narrow.values())) <= MOST_KEPT:
-            self._wide += chain(*self._narrow.values())
-            self._narrow = {}
+        wide, shift = _outermost(self._wide, self._ends), self._shift + 8
         narrow: dict[int, Sequence[int]] = {}
         while self._narrow:  # which frees the one while the other grows
             prefix, keys = self._narrow.popitem()
-            narrow[prefix] = self._pack(_outermost(keys, self._ends))
-        return _Family(self._shift + 8, self._ends, self._pack(_outermost(self._wide, self._ends)), narrow)
+            if not _holds(wide, self._ends, prefix << shift | 0xFF):
+                narrow[prefix] = self._pack(_outermost(keys, self._ends))
+        size = len(wide) + sum(map(len, narrow.values()))
+        if size <= _FEW:
+            return _Family(shift, self._ends, self._pack(sorted(chain(wide, *narrow.values()))), (), size)
+        places: list[Sequence[int]] = [()] * (1 << self._split)
+        for prefix, packed in narrow.items():
+            places[prefix] = packed
+        return _Family(shift, self._ends, self._pack(wide), tuple(places), size)
 
 
 def _ipv4() -> _Growing:
@@ -160,6 +164,13 @@ def _ipv4() -> _Growing:
 
 def _ipv6() -> _Growing:
     return _Growing(128, 20, tuple)
+
+
+def _holds(keys: Sequence[int], ends: tuple[int, ...], number: int) -> bool:
+    """Tell whether one of these networks, none within another, holds an address: its number with the lowest byte set."""
+    # The only one that can is the last that begins before the address.
+    place = bisect_right(keys, number)
+    return place > 0 and number <= (key := keys[place - 1]) | ends[key & 0xFF]
 
 
 def _outermost(keys: list[int], ends: tuple[int, ...]) -> list[int]:
@@ -242,22 +253,25 @@ class AddressSet(Addresses):
         self.entries = entries
 
     def __contains__(self, address: Address | str) -> bool:
-        if isinstance(address, str):
+        if isinstance(address, IPv4Address):
+            number = int(address)
+            shift, ends, wide, narrow, _ = self._ipv4
+        elif isinstance(address, IPv6Address):
+            number = int(address)
+            if number >> 32 == MAPPED:
+                return IPv4Address(number & 0xFFFFFFFF) in self
+            shift, ends, wide, narrow, _ = self._ipv6
+        else:
             parsed = parse_address(address)
-            if parsed is None:
-                return False
-            address = parsed
-        shift, ends, wide, narrow = self._ipv4 if isinstance(address, IPv4Address) else self._ipv6
-        # The only network that can hold an address is the last one that begins before it: they do not overlap.
-        number = int(address) << 8 | 0xFF
+            return parsed is not None and parsed in self
+        # `_holds` twice, without the calls.
+        number = number << 8 | 0xFF
         place = bisect_right(wide, number)
         if place and number <= (key := wide[place - 1]) | ends[key & 0xFF]:
             return True
         if not narrow:
             return False
-        keys = narrow.get(number >> shift)
-        if keys is None:
-            return False
+        keys = narrow[number >> shift]
         place = bisect_right(keys, number)
         return place > 0 and number <= (key := keys[place - 1]) | ends[key & 0xFF]
 
@@ -275,7 +289,7 @@ class AddressSet(Addresses):
         return (self._ipv4, self._ipv6) == (other._ipv4, other._ipv6)
 
     def __hash__(self) -> int:
-        return hash((self._ipv4.size(), self._ipv6.size()))
+        return hash((self._ipv4.size, self._ipv6.size))
 
     def __repr__(self) -> str:
         return f"AddressSet({list(self.cidrs)!r})" if self.is_kept() else f"AddressSet({self.written()})"
@@ -290,7 +304,7 @@ class AddressSet(Addresses):
             return ", ".join(map(repr, self.cidrs))
         digest = sha256()
         for family in (self._ipv4, self._ipv6):
-            for keys in (family.wide, *(family.narrow[prefix] for prefix in sorted(family.narrow))):
+            for keys in filter(None, (family.wide, *family.narrow)):
                 digest.update(repr(keys).encode("ascii"))
         return f"<{self.entries:,} networks, {digest.hexdigest()[:12]}>"
 
@@ -300,11 +314,12 @@ class AddressSet(Addresses):
         Takes over the memory of what is the same, so that little is freed with the old set, and pages that forked
         processes share stay shared.
         """
-        common = self._ipv4.taking_over(old._ipv4) + self._ipv6.taking_over(old._ipv6)
-        return self._size() - common, old._size() - common
+        self._ipv4, ipv4 = self._ipv4.taking_over(old._ipv4)
+        self._ipv6, ipv6 = self._ipv6.taking_over(old._ipv6)
+        return self._size() - ipv4 - ipv6, old._size() - ipv4 - ipv6
 
     def _size(self) -> int:
-        return self._ipv4.size() + self._ipv6.size()
+        return self._ipv4.size + self._ipv6.size
 
 
 class Union(Addresses):

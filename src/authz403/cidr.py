@@ -16,7 +16,8 @@ _LENGTHS: Final = {str(length): length for length in range(129)}
 
 
 _HOST_BITS: Final = tuple((1 << bits) - 1 for bits in range(129))
-_MAPPED: Final = 0xFFFF
+MAPPED: Final = 0xFFFF
+"""What stands above the IPv4 address in an IPv4-mapped one (RFC 4291 section 2.5.5.2)."""
 
 
 def parse_network(cidr: str) -> tuple[int, int, int]:
@@ -33,7 +34,7 @@ def parse_network(cidr: str) -> tuple[int, int, int]:
         elif "%" not in text and "." not in text:
             length = _LENGTHS[written] if slash else 128
             number = int.from_bytes(inet_pton(AF_INET6, text))
-            if not number & _HOST_BITS[128 - length] and number >> 32 != _MAPPED:
+            if not number & _HOST_BITS[128 - length] and number >> 32 != MAPPED:
                 return 6, length, number
     except (OSError, KeyError, ValueError):
         pass

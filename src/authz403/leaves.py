@@ -261,7 +261,7 @@ class ServiceNetworks(Requirement):
     def __init__(self, network: Network) -> None:
         self._network = network
         self._allowed = network.allowed or None
-        self._denied = network.denied
+        self._denied = network.denied or None
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`. An unknown address fails `allow` alone, and `deny` only where the client may hide it."""
@@ -270,7 +270,7 @@ class ServiceNetworks(Requirement):
             if self._allowed is None and not self._network.may_read_trailers(facts.request):
                 return None
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED, unknown=True, hint="the client's address is not known")
-        if address in self._denied or (self._allowed is not None and address not in self._allowed):
+        if not self._lets_in(None, address):
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED)
         return None
 
@@ -280,7 +280,7 @@ class ServiceNetworks(Requirement):
 
     def _lets_in(self, principal: Principal | None, address: Address | None) -> bool:
         del principal
-        if address is None or address in self._denied:
+        if address is None or (self._denied is not None and address in self._denied):
             return False
         return self._allowed is None or address in self._allowed
 
