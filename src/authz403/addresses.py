@@ -167,7 +167,7 @@ def _ipv6() -> _Growing:
 
 
 def _holds(keys: Sequence[int], ends: tuple[int, ...], number: int) -> bool:
-    """Tell whether a network holds an address, given as its number with the lowest byte set; no network is in another."""
+    """Tell whether one of these networks holds an address: its number, with the lowest byte set."""
     # The only one that can is the last that begins before the address.
     place = bisect_right(keys, number)
     return place > 0 and number <= (key := keys[place - 1]) | ends[key & 0xFF]
