@@ -227,6 +227,9 @@ def test_a_set_of_every_prefix_length_is_looked_up(version: int) -> None:
 
 def test_networks_within_others_hide_nothing() -> None:
     """A narrow network that begins where, or after, a wide one does, does not end it."""
+    close = AddressSet(["172.16.0.0/12", "172.16.0.0/24", "172.20.0.0/16", "2001:db8::/32", "2001:db8:1::/48"])
+    asked = ("172.16.1.0", "172.31.255.255", "172.32.0.0", "2001:db8:2::1", "2001:db9::")
+    assert [text in close for text in asked] == [True, True, False, True, False]
     found = AddressSet(["10.0.0.0/8", "10.0.0.0/24", "10.200.0.0/16", "10.200.0.7", "192.0.2.0/25", "192.0.2.128/25"])
 
     assert [text in found for text in ("10.0.1.0", "10.255.255.255", "10.200.1.1", "11.0.0.0", "9.255.255.255")] == [

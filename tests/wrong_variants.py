@@ -159,7 +159,14 @@ VARIANTS: Final = (
         "addresses.py",
         "return address.ipv4_mapped",
         "return address",
-        ("test_addresses.py::test_ipv4_mapped_is_the_same_on_both_sides",),
+        ("test_addresses.py::test_an_address_is_read",),
+    ),
+    Variant(
+        "lets an IPv4-mapped address pass the networks of IPv4",
+        "addresses.py",
+        "if number >> 32 == MAPPED:",
+        "if False:",
+        ("test_addresses.py::test_an_ipv4_mapped_address_object_is_the_ipv4_one",),
     ),
     Variant(
         "lets a narrow network hide the rest of a wide one",
