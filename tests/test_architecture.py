@@ -52,7 +52,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "fastapi": frozenset({"fastapi", "route_objects:local", "cli/demo_service"}),
     "flask": frozenset({"flask", "flask_routes"}),
     "werkzeug": frozenset({"flask", "flask_routes"}),
-    "django": frozenset({"django", "django_routes"}),
+    "django": frozenset({"django", "django_routes", "cli/loading:local"}),
     "asgiref": frozenset({"django"}),
     "publicsuffixlist": frozenset({"origins:local"}),
     "click": frozenset({"cli/"}),
