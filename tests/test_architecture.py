@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "src" / "authz403"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "reasons request principal need bounded origins cidr",
+        "reasons request principal need bounded origins cidr forms",
         "errors",
-        "addresses paths cors jose fetch credentials claims",
+        "addresses paths cors jose fetch credentials claims implication",
         "keys network address_file",
         "decision facts fulfil",
         "policy",

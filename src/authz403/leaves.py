@@ -10,6 +10,7 @@ from typing import Final, Literal
 from authz403.addresses import Address, Addresses
 from authz403.errors import Mistakes
 from authz403.facts import Facts, Rejected
+from authz403.forms import Form, names, networks_in_order, shown, told_function, told_value
 from authz403.need import is_async
 from authz403.network import Network
 from authz403.policy import WAITS_FOR_IDENTITY, IsMet, Kind, Requirement, Unmet
@@ -60,6 +61,10 @@ class Authenticated(NeedsIdentity):
         """Need a sign-in of one of these classes (`acr`) and at most `max_age` seconds old (RFC 9470)."""
         return SteppedUp(acr_values, max_age)
 
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return Form("authenticated")
+
     def __repr__(self) -> str:
         return "authenticated"
 
@@ -97,6 +102,13 @@ class SteppedUp(NeedsIdentity):
             Kind.AUTHENTICATION, Reason.STEP_UP_REQUIRED, acr_values=self._acr_values, max_age=self._max_age
         )  # fmt: skip
 
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return Form(
+            "authenticated.stepped_up",
+            options=(("acr_values", tuple(sorted(set(self._acr_values)))), ("max_age", self._max_age)),
+        )
+
     def __repr__(self) -> str:
         return f"authenticated.stepped_up(acr_values={list(self._acr_values)!r}, max_age={self._max_age!r})"
 
@@ -121,6 +133,10 @@ class Optional(NeedsIdentity):
         """See `Requirement`."""
         del met
         return False
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return Form("optional")
 
     def __repr__(self) -> str:
         return "optional"
@@ -168,6 +184,10 @@ class Scopes(NeedsIdentity):
             return (lambda principal, _: not wanted.isdisjoint(principal.scopes),)
         return (lambda principal, _: wanted <= principal.scopes,)
 
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return names("any_scope" if self.one_is_enough else "scopes", self.names)
+
     def __repr__(self) -> str:
         return f"{'any_scope' if self.one_is_enough else 'scopes'}({_words(self.names)})"
 
@@ -213,6 +233,10 @@ class Held(NeedsIdentity):
             return (lambda principal, _: not wanted.isdisjoint(principal.permissions),)
         return (lambda principal, _: wanted <= principal.permissions,)
 
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return names(f"any_{self._what}" if self._one_is_enough else f"{self._what}s", self._names)
+
     def __repr__(self) -> str:
         return f"{f'any_{self._what}' if self._one_is_enough else f'{self._what}s'}({_words(self._names)})"
 
@@ -247,6 +271,10 @@ class Networks(Requirement):
     def _holds(self, principal: Principal | None, address: Address | None) -> bool:
         del principal
         return address is not None and address in self._networks
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return Form("networks", networks_in_order(self.cidrs))
 
     def __repr__(self) -> str:
         return f"networks({self._networks.written()})"
@@ -284,6 +312,11 @@ class ServiceNetworks(Requirement):
             return False
         return self._allowed is None or address in self._allowed
 
+    def form(self) -> Form:
+        """See `Requirement`."""
+        told = (("allow", self._allowed), ("deny", self._denied))
+        return Form("service", options=tuple((name, networks_in_order(found.cidrs)) for name, found in told if found))
+
     def __repr__(self) -> str:
         return "the networks of the service"
 
@@ -315,6 +348,13 @@ class Claim(NeedsIdentity):
             return None
         return unmet
 
+    def form(self) -> Form:
+        """See `Requirement`."""
+        if self._predicate is not None:
+            return Form("claim", (self._name, told_function(self._predicate)))
+        values = {shown(value): value for value in map(told_value, self._values)}
+        return Form("claim", (self._name, *(values[text] for text in sorted(values))))
+
     def __repr__(self) -> str:
         wanted = [repr(value) for value in self._values] or [getattr(self._predicate, "__qualname__", "predicate")]
         return f"claim({self._name!r}, {', '.join(wanted)})"
@@ -343,6 +383,10 @@ class Param(NeedsIdentity):
             if _same(given, owned) or (isinstance(owned, str) and str(given) == owned):
                 return None
         return Unmet(Kind.OWNERSHIP, Reason.NOT_OWNER)
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return Form("param", (self.name,), (("claim", self._claim),))
 
     def __repr__(self) -> str:
         return f"param({self.name!r}, claim={self._claim!r})"
@@ -379,6 +423,10 @@ class Custom(Requirement):
         if self._is_async:
             return unmet._replace(unknown=True, waiting=self)
         return _answered(self, self.test, facts, unmet)
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return Form("requirement", (str(self._code),), () if self.needs_identity else (("anonymous", True),))
 
     def __repr__(self) -> str:
         return f"requirement({self._code!r})"

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from authz403.addresses import Address
 from authz403.errors import ConfigurationError, Mistakes
 from authz403.facts import Facts, Rejected
+from authz403.forms import AND, CONCEALED, NOT, OR, Form, combined
 from authz403.principal import Principal
 from authz403.reasons import Reason
 
@@ -128,6 +129,10 @@ class Requirement:
         """Return what is met where this one is known to be unmet, with `~` at single requirements alone."""
         return _Opposite(self)
 
+    def form(self) -> Form:
+        """Return the requirement as a value, which can be compared with another and written down."""
+        return Form("own", (f"{type(self).__module__}.{type(self).__qualname__}",))
+
     def concealed(self) -> Requirement:
         """Return the same requirement, whose refusals (but 400 and 5xx) are the app's own 404."""
         return _Concealed(self)
@@ -164,6 +169,9 @@ class _Verdict(Requirement):
     def alternatives(self, most: int) -> tuple[tuple[Requirement, ...], ...]:
         del most
         return ((self,),) if self._unmet is None else ()
+
+    def form(self) -> Form:
+        return Form(self._words.replace(" ", "_"))
 
     def __repr__(self) -> str:
         return self._words
@@ -222,6 +230,9 @@ class _All(Requirement):
     def opposite(self) -> Requirement:
         return _Or(part.opposite() for part in self.parts)
 
+    def form(self) -> Form:
+        return combined(AND, (part.form() for part in self.written))
+
     def __repr__(self) -> str:
         return " & ".join(f"({part!r})" if isinstance(part, _Or) else repr(part) for part in self.written)
 
@@ -272,6 +283,9 @@ class _Or(Requirement):
     def opposite(self) -> Requirement:
         return all_of(part.opposite() for part in self.parts)
 
+    def form(self) -> Form:
+        return combined(OR, (part.form() for part in self.parts))
+
     def __repr__(self) -> str:
         return " | ".join(repr(part) for part in self.parts)
 
@@ -303,6 +317,9 @@ class _Not(Requirement):
 
     def leaves(self) -> Iterable[Requirement]:
         return self._inner.leaves()
+
+    def form(self) -> Form:
+        return Form(NOT, parts=(self._inner.form(),))
 
     def __repr__(self) -> str:
         return f"~({self._inner!r})" if isinstance(self._inner, _All | _Or) else f"~{self._inner!r}"
@@ -358,6 +375,9 @@ class _Concealed(Requirement):
 
     def opposite(self) -> Requirement:
         return self.inner.opposite().concealed()
+
+    def form(self) -> Form:
+        return Form(CONCEALED, parts=(self.inner.form(),))
 
     def __repr__(self) -> str:
         return f"({self.inner!r}).concealed()"

@@ -1,0 +1,264 @@
+"""Proofs that one requirement is at least as strict as another: never wrong, and found where people expect them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from authz403 import (
+    Gate,
+    Network,
+    Principal,
+    Requirement,
+    Rule,
+    any_permission,
+    any_role,
+    any_scope,
+    anyone,
+    authenticated,
+    claim,
+    deny,
+    networks,
+    optional,
+    param,
+    permissions,
+    requirement,
+    roles,
+    scopes,
+)
+from authz403.facts import Rejected
+from authz403.forms import read
+from authz403.implication import conjuncts, implies, negated
+from authz403.request import AccessRequest
+from tests.gates_made import (
+    ALICE,
+    FORGED,
+    INSIDE,
+    KEYLESS,
+    NOBODY,
+    NOW,
+    OUTSIDE,
+    Callers,
+    OneRoute,
+    fulfilled,
+    judged,
+    someone,
+)
+from tests.gates_made import LEAVES as PLAIN_LEAVES
+
+TRUE: Final[object] = True  # as a claim
+
+LEAVES: Final = (
+    *PLAIN_LEAVES,
+    any_scope("a", "c"),
+    any_scope("c", "d"),
+    any_role("seller", "admin"),
+    permissions("orders:refund"),
+    any_permission("orders:refund", "orders:read"),
+    networks("10.1.0.0/16"),
+    networks("10.0.0.0/9", "10.128.0.0/9"),
+    networks("0.0.0.0/0", "::/0"),
+    networks("198.51.100.7", "::ffff:10.0.0.0/104"),
+    claim("level", 1),
+    claim("level", 1, 2),
+    claim("level", TRUE),
+    claim("groups", "x"),
+    claim("groups", "y", "z"),
+    claim("level", lambda level: level == 1),
+    claim("level", lambda level: level == 2),
+    param("order", claim="number"),
+    param("gone", claim="number"),
+    authenticated.stepped_up(acr_values=["gold"]),
+    authenticated.stepped_up(acr_values=["gold", "silver"], max_age=300),
+    authenticated.stepped_up(max_age=60),
+)
+
+IDENTITIES: Final[tuple[Principal | Rejected, ...]] = (
+    ALICE,
+    someone("bob"),
+    someone("eve", scopes=["c"], roles=["admin"], claims={"acr": "gold", "auth_time": NOW - 100, "level": True}),
+    someone("mia", scopes=["a", "c"], claims={"acr": "silver", "auth_time": NOW - 10, "level": 2, "number": 5}),
+    NOBODY,
+    FORGED,
+    KEYLESS,
+)
+PEERS: Final = (INSIDE, "10.200.0.1", OUTSIDE, "2001:db8::1", None)
+
+leaves: Final = st.sampled_from(LEAVES)
+trees: Final[st.SearchStrategy[Requirement]] = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda one, other: one & other, inner, inner),
+        st.builds(lambda one, other: one | other, inner, inner),
+        st.builds(lambda one: ~one, inner),
+        st.builds(lambda one: one.concealed(), inner),
+    ),
+    max_leaves=4,
+)
+# Two policies of which one was made from the other, as in a change that somebody makes.
+pairs: Final = st.one_of(
+    st.tuples(trees, trees),
+    st.builds(lambda one, other: (one, one & other), trees, trees),
+    st.builds(lambda one, other: (one, one | other), trees, trees),
+    st.builds(lambda one, two, other: (one & two, one & other), trees, trees, trees),
+    st.builds(lambda one, two, other: (~(one & two), ~one | other), trees, trees, trees),
+)
+
+
+def lets_in(wanted: Requirement, who: Principal | Rejected, peer: str | None) -> bool:
+    """Tell what a real gate decides."""
+    return judged(wanted, who, peer=peer, params={"order": "5"}).allowed
+
+
+@given(pairs, st.sampled_from(IDENTITIES), st.sampled_from(PEERS))
+@example((optional, ~authenticated), NOBODY, INSIDE)
+@example((~deny, anyone), NOBODY, None)
+@example((~scopes("a"), ~scopes("a", "c")), ALICE, INSIDE)
+def test_what_is_proven_holds_for_every_request(
+    pair: tuple[Requirement, Requirement], who: Principal | Rejected, peer: str | None
+) -> None:
+    """Where one is proven to imply the other, no request is let in by the one and refused by the other."""
+    for one, other in (pair, pair[::-1]):
+        if implies(one.form(), other.form()) and lets_in(one, who, peer):
+            assert lets_in(other, who, peer), f"{one!r} was said to imply {other!r}"
+        text = str(one.form())
+        assert implies(read(text), other.form()) == implies(one.form(), other.form())
+
+
+@pytest.mark.parametrize("who", IDENTITIES, ids=lambda who: getattr(who, "sub", None) or who.reason)
+@pytest.mark.parametrize("peer", [INSIDE, "10.6.6.6", OUTSIDE, None])
+@pytest.mark.parametrize("chunked", [False, True], ids=["no trailers", "trailers"])
+def test_networks_of_the_service_are_followed(who: Principal | Rejected, peer: str | None, *, chunked: bool) -> None:
+    """`Network(allow=, deny=)`, with what it says of an unknown address and of one that a trailer may hide."""
+    rule = Rule("*", "/**", scopes("a") | networks("10.0.0.0/8"))
+    kinds = [
+        Network(),
+        Network(allow=["10.0.0.0/8"]),
+        Network(deny=["10.6.0.0/16"]),
+        Network(allow=["10.0.0.0/8"], deny=["10.6.6.6"]),
+        Network(deny=["10.6.6.6"], trusted_proxies=["127.0.0.1"]),
+    ]
+    allowed, told = [], []
+    fields = {"transfer-encoding": ("chunked",)} if chunked else {}
+    for network in kinds:
+        gate = Gate(tokens=Callers(who), network=network, rules=[rule])
+        outcome = fulfilled(gate.decide(AccessRequest("GET", "/", peer, fields), OneRoute()))
+        allowed.append(outcome.decision.allowed)
+        told.append(gate.rules.bare_policy(0).requirement.form())
+    for one, is_let_in in zip(told, allowed, strict=True):
+        for other, is_let_in_too in zip(told, allowed, strict=True):
+            assert not implies(one, other) or is_let_in_too or not is_let_in, f"{one} was said to imply {other}"
+    assert implies(told[1], told[0])
+    assert implies(told[3], told[1])
+    assert implies(told[2], told[4])
+    assert not implies(told[4], told[2])
+
+
+@pytest.mark.parametrize(
+    ("stricter", "looser"),
+    [
+        (scopes("a"), anyone),
+        (deny, scopes("a")),
+        (~anyone, deny),
+        (scopes("a", "b"), scopes("b")),
+        (scopes("a"), any_scope("a", "b")),
+        (scopes("a"), authenticated),
+        (authenticated, optional),
+        (scopes("a") & roles("b"), roles("b")),
+        (scopes("a") & (roles("b") | roles("c")), (scopes("a") & roles("b")) | (scopes("a") & roles("c"))),
+        ((scopes("a") & roles("b")) | (scopes("a") & roles("c")), scopes("a") & any_role("b", "c")),
+        (networks("10.1.0.0/16"), networks("10.0.0.0/8")),
+        (networks("10.0.0.0/8"), networks("10.0.0.0/9", "10.128.0.0/9")),
+        (networks("10.0.0.0/9", "10.128.0.0/9"), networks("10.0.0.0/8", "fd00::/8")),
+        (networks("::ffff:10.0.0.0/104"), networks("10.0.0.0/8")),
+        (networks("10.0.0.0/8"), networks("0.0.0.0/0", "::/0")),
+        (networks("10.0.0.0/8") & networks("11.0.0.0/8"), deny),
+        (~networks("10.0.0.0/8"), ~networks("10.1.0.0/16")),
+        (networks("192.0.2.0/24"), ~networks("10.0.0.0/8")),
+        (claim("level", 1), claim("level", 1, 2)),
+        (claim("level", 1) & scopes("a"), claim("level", 1)),
+        (param("id", claim="sub"), authenticated),
+        (requirement("own", lambda _: True) & scopes("a"), requirement("own", lambda _: True)),
+        (requirement("own", lambda _: True), requirement("own", lambda _: True, anonymous=True)),
+        (authenticated.stepped_up(acr_values=["gold"], max_age=60), authenticated.stepped_up(max_age=300)),
+        (authenticated.stepped_up(acr_values=["gold"]), authenticated.stepped_up(acr_values=["gold", "silver"])),
+        (~scopes("a"), ~scopes("a", "b")),
+        (~~scopes("a"), scopes("a")),
+        (~(scopes("a") | roles("b")), ~scopes("a") & ~roles("b")),
+        (scopes("a").concealed(), scopes("a")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_people_expect_is_proven(stricter: Requirement, looser: Requirement) -> None:
+    """The changes that reviewers meet are told for what they are."""
+    assert implies(stricter.form(), looser.form())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (anyone, scopes("a")),
+        (scopes("a"), scopes("b")),
+        (any_scope("a", "b"), scopes("a")),
+        (optional, authenticated),
+        (anyone, optional),
+        (anyone, scopes("a") | ~scopes("a")),
+        (authenticated, deny | ~authenticated),
+        (authenticated, networks("10.0.0.0/8") | ~networks("10.0.0.0/8")),
+        (authenticated, requirement("own", lambda _: True) | ~requirement("own", lambda _: True)),
+        (networks("10.0.0.0/8"), networks("10.0.0.0/9", "10.129.0.0/16")),
+        (networks("10.0.0.0/8"), networks("fd00::/8")),
+        (claim("level", 1), claim("level", TRUE)),
+        (claim("level", 1), claim("size", 1)),
+        (requirement("own", lambda _: True, anonymous=True), requirement("own", lambda _: True)),
+        (~scopes("a", "b"), ~scopes("a")),
+        (~param("id", claim="sub"), anyone & ~authenticated),
+        (authenticated.stepped_up(max_age=300), authenticated.stepped_up(max_age=60)),
+        (claim("level", lambda _: True), claim("level", lambda _: True)),
+        (claim("level", lambda _: True) & scopes("a"), claim("level", lambda _: False)),
+        (
+            (requirement("own", lambda _: True) & scopes("a")) | (requirement("own", lambda _: False) & scopes("b")),
+            requirement("own", lambda _: False),
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_follow_is_not_proven(one: Requirement, other: Requirement) -> None:
+    """Nothing is said of what is not known: functions without a name, unknown facts, types that only look equal."""
+    assert not implies(one.form(), other.form())
+
+
+def test_a_proof_that_takes_too_long_is_none() -> None:
+    """It ends in bounded time, and proves nothing then."""
+    pairs_of_scopes = [any_scope(f"a{number}", f"b{number}") for number in range(40)]
+    both, one = pairs_of_scopes[0], deny
+    for pair in pairs_of_scopes[1:]:
+        both &= pair
+    for bits in range(40):
+        one = one | scopes(*(f"{'ab'[bits >> number & 1]}{number}" for number in range(40)))
+    assert not implies(both.form(), one.form())
+
+
+def test_long_lists_are_followed() -> None:
+    """Hundreds of names cost steps, not powers of them."""
+    many = [f"s{number}" for number in range(500)]
+    assert implies(scopes(*many).form(), any_scope(*many).form())
+    assert implies(any_scope(*many[1:]).form(), any_scope(*many).form())
+    assert not implies(any_scope(*many).form(), any_scope(*many[1:]).form())
+
+
+def test_conjuncts_are_the_least_things_that_all_must_hold() -> None:
+    """Each scope alone, so that one that is gone is told alone."""
+    form = (scopes("b", "a") & (roles("x") | roles("y")) & networks("10.0.0.0/8")).concealed().form()
+    told = [str(one) for one in conjuncts(form)]
+    assert told == ["networks('10.0.0.0/8')", "scopes('a')", "scopes('b')", "roles('x') | roles('y')"]
+    assert conjuncts(anyone.form()) == ()
+
+
+def test_what_stands_under_a_not_is_found() -> None:
+    """Twice negated is not negated."""
+    form = (~(roles("a") & ~roles("b")) | scopes("c")).form()
+    assert [str(one) for one in negated(form)] == ["roles('a')"]
