@@ -1,13 +1,19 @@
 """What every test shares: Hypothesis profiles, the folder of public test vectors, and the law: no skip is silent."""
 
+from __future__ import annotations
+
 import logging
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.commands_made import Commands
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -41,6 +47,20 @@ def quiet() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     yield
     logger.setLevel(before)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+    """Give an empty current directory, from which commands run."""
+    from tests.commands_made import Commands  # noqa: PLC0415 - not before coverage is measured
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    commands = Commands(tmp_path)
+    yield commands
+    commands.forget()
 
 
 def pytest_report_header() -> str:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import click
 import pytest
 
 from authz403.cli.loading import load, load_guarded
-
-Written = Callable[..., None]
+from tests.commands_made import Commands
 
 SHOP = """
 from contextlib import asynccontextmanager
@@ -52,26 +48,6 @@ def break_down():
 """
 
 
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
-    """Write modules into an empty current directory, which nothing has to be told of."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
-    known = set(sys.modules)
-
-    def write(**files: str) -> None:
-        for name, source in files.items():
-            file = tmp_path.joinpath(*name.split("__")).with_suffix(".py")
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(textwrap.dedent(source), encoding="utf-8")
-
-    yield write
-    for name in set(sys.modules) - known:
-        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
-            del sys.modules[name]
-
-
 @pytest.mark.parametrize(
     ("name", "factory"),
     [
@@ -84,10 +60,10 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written
     ],
 )
 def test_an_app_is_found_by_its_name(
-    written: Written, capsys: pytest.CaptureFixture[str], name: str, *, factory: bool
+    shop: Commands, capsys: pytest.CaptureFixture[str], name: str, *, factory: bool
 ) -> None:
     """Modules of the current directory, dotted attributes and factories; what is printed leaves the output alone."""
-    written(loaded_shop=SHOP)
+    shop.write(loaded_shop=SHOP)
     found = load_guarded(name, factory=factory)
     assert found.app is sys.modules["loaded_shop"].app
     assert load(name, factory=factory) is found.entry
@@ -120,9 +96,9 @@ def test_an_app_is_found_by_its_name(
         (None, "which app"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(written: Written, name: str | None, told: str) -> None:
+def test_what_is_wrong_is_told_in_one_line(shop: Commands, name: str | None, told: str) -> None:
     """The status is 2, as for any wrong use; where the app itself failed, the line says where."""
-    written(
+    shop.write(
         loaded_shop=SHOP,
         loaded_empty="",
         loaded_lacking="import loaded_gone",
@@ -137,9 +113,9 @@ def test_what_is_wrong_is_told_in_one_line(written: Written, name: str | None, t
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["by its application", "by its settings"])
-def test_a_django_project_is_found(written: Written, tmp_path: Path, *, named: bool) -> None:
+def test_a_django_project_is_found(shop: Commands, *, named: bool) -> None:
     """A project is named by what serves it, or by its settings as for any of Django's own commands."""
-    written(
+    shop.write(
         project__settings="""
             SECRET_KEY = "only-for-tests"
             ROOT_URLCONF = "project.urls"
@@ -159,13 +135,13 @@ def test_a_django_project_is_found(written: Written, tmp_path: Path, *, named: b
             application = get_wsgi_application()
         """,
     )
+    where = "project.wsgi:application" if named else None
     program = f"""
 from authz403.cli.loading import load_guarded
-found = load_guarded({"project.wsgi:application" if named else None!r})
+found = load_guarded({where!r})
 print(found.kind, *(row.path for row in found.gate.coverage(found.app)))
 """
     environment = {} if named else {"DJANGO_SETTINGS_MODULE": "project.settings"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=shop.directory, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["wsgi", "/orders"], done.stderr

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from authz403.endpoint import Covered, Served, Walked
+from authz403.endpoint import Covered, Endpoint, Served, Walked
 from authz403.errors import Mistakes
-from authz403.paths import PathPattern
+from authz403.paths import EVERYTHING, PathPattern
 from authz403.request import KNOWN_METHODS
 from authz403.rules import Rule, Rules
 
 
 def coverage_of(app: object, rules: Rules) -> tuple[Covered, ...]:
     """Return what an app serves with its policies under `rules`; raises `ConfigurationError` if it cannot be read."""
+    return tuple(row for _, row in served_of(app, rules))
+
+
+def served_of(app: object, rules: Rules) -> tuple[tuple[Served, Covered], ...]:
+    """Return what `coverage_of` does, with the paths that lead to each."""
     walk = _walked(app)
     walk.mistakes.raise_if_any()
-    return tuple(row for _, row in covered(walk, rules))
+    return tuple(covered(walk, rules))
+
+
+def served_by_rules(rules: Rules) -> tuple[tuple[Served, Covered], ...]:
+    """Return what the rules alone say, for an app that nobody can look into."""
+    return tuple(covered(_RULES_ALONE, rules))
+
+
+class _RulesAlone:
+    """An app that nobody can look into: one endpoint, which takes everything."""
+
+    served: Sequence[Served] = (Served(EVERYTHING, None, Endpoint("/**", "app"), frozenset()),)
+    has_hosts = False
+
+
+_RULES_ALONE: Final = _RulesAlone()
 
 
 def _walked(app: object) -> Walked:
@@ -41,7 +62,7 @@ def _walked(app: object) -> Walked:
     return Walk(app, None)  # type: ignore[arg-type]  # whatever has a router is an app
 
 
-def covered(walk: Walked, rules: Rules) -> Iterator[tuple[Served, Covered]]:
+def covered(walk: Walked | _RulesAlone, rules: Rules) -> Iterator[tuple[Served, Covered]]:
     """Yield what was found on a walk through an app, each with its policy for a method."""
     taken: set[tuple[str | PathPattern, str]] = set()
     for served in walk.served:

@@ -440,6 +440,12 @@ def _set_user(request: HttpRequest, principal: Principal, user_of: UserOf) -> ob
     return user
 
 
+def is_installed() -> bool:
+    """Tell whether the settings put the middleware before the project's views."""
+    found = (import_string(name) for name in settings.MIDDLEWARE)
+    return any(isinstance(one, type) and issubclass(one, AuthzMiddleware) for one in found)
+
+
 def configured() -> tuple[Gate, UserOf | None]:
     """Return the gate and the function for users that the settings name; raises with all that is wrong with them."""
     mistakes = Mistakes("the settings")

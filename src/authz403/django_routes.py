@@ -297,7 +297,8 @@ def _known(view: Callable[..., object], label: str, pattern: PathPattern, path_p
     if kind is not None:
         marks += [*marks_of(kind), *(mark for function in _functions_in(kind) for mark in marks_of(function))]
         by_method = _marks_of_actions(kind, actions) if actions is not None else marks_by_method(kind)
-    endpoint = Endpoint(label, name_of(view), distinct(marks), by_method, resolves_paths=pattern.below, pattern=pattern)
+    name = name_of(kind or view)  # `as_view()` makes a function that is called view
+    endpoint = Endpoint(label, name, distinct(marks), by_method, resolves_paths=pattern.below, pattern=pattern)
     methods = None if kind is None else _methods_of(view)[0] or None  # one that has none overrides `dispatch`
     return Known(view, endpoint, Found(endpoint), path_param, methods, written)
 

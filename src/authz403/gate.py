@@ -107,6 +107,7 @@ class Gate:
         self.sign_in_reasons = self._identifier.reasons()
         # What an OpenAPI document says of this gate.
         self.sources, self.disclose, self.has_own_bodies = sources, disclose, render is not None
+        self.rbac, self.network = rbac, self._network  # for what tells of a gate
         self.policy_version = _version(sources, listed, default, rbac, self._network, cors)
         self.audit = Audit(self.policy_version)
         if cors is not None and AUTHORIZATION in self._identifier.fields and not cors.permits("authorization"):

@@ -29,11 +29,7 @@ def guarded(app: object) -> Guarded:
 
     Nothing runs, no lifespan starts, and the app is not changed. Raises `ConfigurationError` where no gate is found.
     """
-    for layer in layers(app):
-        found = _middleware(layer, app) or _flask(layer, app) or _django(layer)
-        if found is not None:
-            return found
-    found = _added(app)
+    found = guarded_or_none(app)
     if found is not None:
         return found
     mistakes = Mistakes("the app")
@@ -42,6 +38,15 @@ def guarded(app: object) -> Guarded:
     )
     mistakes.raise_if_any()
     raise AssertionError
+
+
+def guarded_or_none(app: object) -> Guarded | None:
+    """Find the gate of an app as `guarded` does; `None` where none stands before it."""
+    for layer in layers(app):
+        found = _middleware(layer, app) or _flask(layer, app) or _django(layer)
+        if found is not None:
+            return found
+    return _added(app)
 
 
 def _middleware(layer: object, entry: object) -> Guarded | None:
@@ -80,8 +85,10 @@ def _flask_app(app: object) -> object:
 def _django(layer: object) -> Guarded | None:
     if not _is_of("django", layer):
         return None
-    from authz403.django import configured  # noqa: PLC0415 - the app has loaded Django
+    from authz403.django import configured, is_installed  # noqa: PLC0415 - the app has loaded Django
 
+    if not is_installed():
+        return None
     gate, _ = configured()
     kind: Literal["asgi", "wsgi"] = "asgi" if "asgi" in type(layer).__module__ else "wsgi"
     return Guarded(gate, layer, layer, kind)

@@ -78,7 +78,7 @@ class SteppedUp(NeedsIdentity):
     def __init__(self, acr_values: Iterable[str], max_age: int | None) -> None:
         mistakes = Mistakes("authenticated.stepped_up")
         self._acr_values = mistakes.strings("acr_values", acr_values)
-        self._max_age = max_age
+        self.max_age = max_age
         for index, value in enumerate(self._acr_values):
             if SCOPE.fullmatch(value) is None:
                 mistakes.add(f"acr_values[{index}]", value, "one word of visible ASCII, no quotes, is needed")
@@ -95,22 +95,22 @@ class SteppedUp(NeedsIdentity):
             return self._nobody(identity)
         signed_in_at = identity.claims.get("auth_time")
         strong = not self._acr_values or identity.claims.get("acr") in self._acr_values
-        recent = self._max_age is None or (is_numeric_date(signed_in_at) and signed_in_at >= facts.now - self._max_age)
+        recent = self.max_age is None or (is_numeric_date(signed_in_at) and signed_in_at >= facts.now - self.max_age)
         if strong and recent:
             return None
         return Unmet(
-            Kind.AUTHENTICATION, Reason.STEP_UP_REQUIRED, acr_values=self._acr_values, max_age=self._max_age
+            Kind.AUTHENTICATION, Reason.STEP_UP_REQUIRED, acr_values=self._acr_values, max_age=self.max_age
         )  # fmt: skip
 
     def form(self) -> Form:
         """See `Requirement`."""
         return Form(
             "authenticated.stepped_up",
-            options=(("acr_values", tuple(sorted(set(self._acr_values)))), ("max_age", self._max_age)),
+            options=(("acr_values", tuple(sorted(set(self._acr_values)))), ("max_age", self.max_age)),
         )
 
     def __repr__(self) -> str:
-        return f"authenticated.stepped_up(acr_values={list(self._acr_values)!r}, max_age={self._max_age!r})"
+        return f"authenticated.stepped_up(acr_values={list(self._acr_values)!r}, max_age={self.max_age!r})"
 
 
 class Optional(NeedsIdentity):
@@ -368,7 +368,7 @@ class Param(NeedsIdentity):
 
     def __init__(self, name: str, claim: str) -> None:
         self.name = name
-        self._claim = claim
+        self.claim = claim
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -377,8 +377,8 @@ class Param(NeedsIdentity):
             return self._nobody(identity, missing=1)
         if self.name not in facts.path_params:
             return Unmet(Kind.OWNERSHIP, Reason.NOT_OWNER, unknown=True)
-        if self._claim in identity.claims:
-            given, owned = facts.path_params[self.name], identity.claims[self._claim]
+        if self.claim in identity.claims:
+            given, owned = facts.path_params[self.name], identity.claims[self.claim]
             # What the converter made of the path is compared, as text where the claim is text: UUID(...), 5.
             if _same(given, owned) or (isinstance(owned, str) and str(given) == owned):
                 return None
@@ -386,10 +386,10 @@ class Param(NeedsIdentity):
 
     def form(self) -> Form:
         """See `Requirement`."""
-        return Form("param", (self.name,), (("claim", self._claim),))
+        return Form("param", (self.name,), (("claim", self.claim),))
 
     def __repr__(self) -> str:
-        return f"param({self.name!r}, claim={self._claim!r})"
+        return f"param({self.name!r}, claim={self.claim!r})"
 
 
 Test = Callable[[Facts], bool] | Callable[[Facts], Awaitable[bool]]

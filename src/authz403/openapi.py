@@ -87,7 +87,7 @@ def described(document: Document, gate: Gate, rows: Iterable[Covered], codes: It
     ours: dict[str, Document] = {"securitySchemes": schemes} if schemes else {}
     if not gate.has_own_bodies:
         own = {code for found in refusals.values() for reasons in found.values() for code in reasons}
-        ours["schemas"] = {_SCHEMA: _schema(gate.disclose, own.union(codes))}
+        ours["schemas"] = {_SCHEMA: denial_schema(gate.disclose, own.union(codes))}
     _add_components(made, ours)
     return Described(made, deepcopy(ours))
 
@@ -262,7 +262,7 @@ def _headers(status: int, reasons: Sequence[str]) -> Document:
     return found
 
 
-def _schema(disclose: Disclose, codes: Iterable[str]) -> Document:
+def denial_schema(disclose: Disclose, codes: Iterable[str]) -> Document:
     """Return the JSON schema of a refusal, whose reasons are an enum, so that generated clients have them."""
     known = [str(reason) for reason in Reason]
     properties: Document = {

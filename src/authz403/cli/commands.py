@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from authz403 import __version__
+from authz403.cli.loading import load, load_guarded, takes_app
+
+if TYPE_CHECKING:
+    from authz403.cli.routes import Format
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="authz403")
 def authz403() -> None:
-    """Guard ASGI apps, and say why a request is refused."""
+    """Guard ASGI and WSGI apps, and say why a request is refused.
+
+    APP is module:attribute, such as shop.main:app; a function that makes it, as shop.main:make_app() or by --factory;
+    or left out for the Django project of DJANGO_SETTINGS_MODULE. Modules of the current directory are found. No command
+    starts the app's lifespan, and what the app prints goes to stderr. Exits with 2 for wrong usage or configuration.
+    """
 
 
 @authz403.command()
@@ -36,3 +47,101 @@ def demo(*, serve: bool) -> None:
         serve_until_interrupted()
     else:
         sys.exit(0 if run() else 1)
+
+
+@authz403.command()
+@takes_app
+@click.option("--format", "form", type=click.Choice(["table", "json", "markdown"]), default="table", show_default=True)
+@click.option("--fail-on-default", is_flag=True, help="Exit with 1 where nobody wrote a policy, or no gate stands.")
+def routes(*, app: str | None, factory: bool, form: Format, fail_on_default: bool) -> None:
+    """Show every endpoint of APP with its policy, and where that is written.
+
+    What nobody wrote a policy for, and what no gate stands before, is marked with an exclamation mark. Exits with 0;
+    with --fail-on-default with 1 where there is such an endpoint, which it names.
+
+    \b
+    Examples:
+      authz403 routes shop.main:app
+      authz403 routes 'shop:create_app()' --fail-on-default
+      authz403 routes shop.main:app --format markdown > routes.md
+      DJANGO_SETTINGS_MODULE=shop.settings authz403 routes
+    """  # noqa: D301 - as above
+    from authz403.cli.routes import rows_of, shown  # noqa: PLC0415 - each command loads what it needs
+
+    rows = rows_of(load(app, factory=factory))
+    click.echo(shown(rows, form))
+    forgotten = [row.name for row in rows if row.is_default or not row.has_gate]
+    if fail_on_default and forgotten:
+        click.echo(f"nobody wrote a policy, or no gate stands before: {', '.join(forgotten)}", err=True)
+        sys.exit(1)
+
+
+@authz403.command()
+@takes_app
+@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), default="authz.lock", show_default=True)
+@click.option("--check", "checks", is_flag=True, help="Compare APP with the file, and write nothing.")
+@click.option(
+    "--claims",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Say which endpoints a token with the claims of this JSON file reaches, and write nothing.",
+)
+@click.option(
+    "--must-reach",
+    multiple=True,
+    metavar="REQUEST|FILE",
+    help="With --claims: a request such as 'GET /orders/5', or a file of them, that must be reached.",
+)
+def lock(
+    *, app: str | None, factory: bool, file: Path, checks: bool, claims: Path | None, must_reach: tuple[str, ...]
+) -> None:
+    """Write the policy of APP to a file for review, or tell how APP differs from it.
+
+    The file has a line for each endpoint. With --check, each difference is told: loosened and tightened where that is
+    proven, changed where it is not, moved, new, removed. Commit the file, and check it in CI.
+
+    Exits with 0; with 1 where APP and the file differ, or where --must-reach names what is not reached.
+
+    \b
+    Examples:
+      authz403 lock shop.main:app
+      authz403 lock shop.main:app --check
+      authz403 lock shop.main:app --claims claims.json
+      authz403 lock shop.main:app --claims claims.json --must-reach 'POST /orders' --must-reach calls.txt
+    """  # noqa: D301 - as above
+    from authz403.cli.lock import check, prove, write  # noqa: PLC0415 - as above
+
+    if must_reach and claims is None:
+        raise click.UsageError("--must-reach needs --claims")
+    found = load_guarded(app, factory=factory)
+    is_fine = True
+    if checks:
+        named = "" if app is None else f" {app if app.isascii() and '(' not in app else repr(app)}"
+        more = f"{' --factory' if factory else ''}{'' if str(file) == 'authz.lock' else f' --file {file}'}"
+        is_fine = check(found, file, f"`authz403 lock{named}{more}`")
+    if claims is not None:
+        is_fine = prove(found, claims, must_reach) and is_fine
+    if not checks and claims is None:
+        write(found, file)
+    sys.exit(0 if is_fine else 1)
+
+
+@authz403.command()
+@click.argument("code", required=False)
+@click.option("--format", "form", type=click.Choice(["text", "json-schema"]), default="text", show_default=True)
+def reasons(*, code: str | None, form: str) -> None:
+    """Say what CODE means, who can cure it, and what a client should do; without CODE, list all reasons.
+
+    With --format json-schema, print a JSON Schema of the body of a refusal, for clients in other languages. Exits with
+    0, or with 2 for a code that is none.
+
+    \b
+    Examples:
+      authz403 reasons
+      authz403 reasons insufficient_scope
+      authz403 reasons --format json-schema > denial.schema.json
+    """  # noqa: D301 - as above
+    from authz403.cli.reasons import json_schema, table, told  # noqa: PLC0415 - as above
+
+    if form == "json-schema" and code is not None:
+        raise click.UsageError("the JSON Schema is of all reasons: leave CODE out")
+    click.echo(json_schema() if form == "json-schema" else table() if code is None else told(code))
