@@ -172,7 +172,7 @@ _HELD: Final = frozenset({"roles", "any_role", "permissions", "any_permission"})
 
 def _addresses(leaves: Sequence[Networks | ServiceNetworks]) -> list[Address | None]:
     """Return an address for each part that the networks divide all addresses into, and one that is not known."""
-    found: dict[tuple[bool, ...], Address | None] = {}
+    found: dict[tuple[bool | None, ...], Address | None] = {}
     candidates: list[Address | None] = [None, IPv4Address(0), IPv6Address(0)]
     for cidr in (cidr for leaf in leaves for cidrs in cidr_sets(leaf.form()) for cidr in cidrs):
         network = ip_network(cidr)
@@ -182,7 +182,8 @@ def _addresses(leaves: Sequence[Networks | ServiceNetworks]) -> list[Address | N
             candidates.append(network.broadcast_address + 1)
     for address in candidates:
         facts = Facts(AccessRequest("GET", "/"), address=address)
-        found.setdefault(tuple(leaf.check(facts) is None for leaf in leaves), address)
+        unmet = [leaf.check(facts) for leaf in leaves]
+        found.setdefault(tuple(None if one is None else one.unknown for one in unmet), address)
     return list(found.values())
 
 
@@ -271,7 +272,8 @@ def wrong_with(
     """Return a line for each request that must be reached and is not."""
     told = []
     for method, path in wanted:
-        reached = [one for (place, row), one in zip(served, found, strict=True) if _takes(place, row, method, path)]
+        rows = [(place, one) for (place, _), one in zip(served, found, strict=True) if _takes(place, one.key, path)]
+        reached = [one for _, one in rows if _is_for(one.key, method, [other.key for _, other in rows])]
         if not reached:
             told.append(f"{method} {path}: no endpoint serves it")
         # A route's own path stands for all that it serves, any other for what takes it first.
@@ -280,11 +282,18 @@ def wrong_with(
     return told
 
 
-def _takes(place: Served, row: Covered, method: str, path: str) -> bool:
-    if row.method not in {"GET" if method == "HEAD" else method, "*"}:
-        return False
-    if row.path == path:
+def _takes(place: Served, key: Key, path: str) -> bool:
+    """Tell whether a path may lead to what an entry is about."""
+    if key.path == path:
         return True
     literal = PathPattern(tuple(split(path)), below=False)
-    part = None if row.part is None else parse_pattern(row.part)
+    part = None if key.part is None else parse_pattern(key.part)
     return place.pattern.covers(literal) and (not isinstance(part, PathPattern) or part.covers(literal))
+
+
+def _is_for(key: Key, method: str, others: Iterable[Key]) -> bool:
+    """Tell whether an entry is about a method: `*` is every one that no other entry of the path names."""
+    method = "GET" if method == "HEAD" else method  # RFC 9110 section 9.3.2
+    if key.method != "*":
+        return key.method == method
+    return not any(other.path == key.path and other.method == method for other in others)

@@ -131,7 +131,7 @@ def told(code: str) -> str:
         "",
         f"Who can cure it:   {cured_by(reason)}",
         f"What to do:        {REMEDIES[reason.remedy]}",
-        f"A client should    {reaction(reason)}",
+        f"For a client:      {reaction(reason)}",
         f"WWW-Authenticate:  {challenge(reason) or 'none'}",
         "",
         json.dumps(body(reason), indent=2),
@@ -194,7 +194,7 @@ def _section(reason: Reason) -> str:
         f"- Status: {reason.status}",
         f"- Who can cure it: {cured_by(reason)}.",
         f"- Remedy: `{reason.remedy}`. {REMEDIES[reason.remedy]}",
-        f"- A client should {reaction(reason)}.",
+        f"- For a client: {reaction(reason)}.",
         f"- Challenge: {'none' if header is None else f'`{header}`'}",
     ]
     if reason in NOT_BY_ITSELF:
