@@ -25,6 +25,7 @@ from authz403 import (
     anyone,
     authenticated,
     claim,
+    csrf_protected,
     networks,
     param,
     permissions,
@@ -87,6 +88,7 @@ MACHINE = Principal(
     [
         (anyone, (REACHES, "")),
         (scopes("a"), (REACHES, "")),
+        (scopes("a") & csrf_protected(), (REACHES, "")),
         (scopes("a", "b", "c"), (MISSES, "missing scopes b, c")),
         (any_role("admin", "owner"), (MISSES, "missing roles admin, owner")),
         (permissions("refund"), (MISSES, "missing permission refund")),

@@ -20,6 +20,7 @@ from authz403 import (
     anyone,
     authenticated,
     claim,
+    csrf_protected,
     deny,
     networks,
     optional,
@@ -31,8 +32,8 @@ from authz403 import (
 )
 from authz403.facts import Facts
 from authz403.forms import Form, Told, combined, read
-from authz403.leaves import ServiceNetworks
-from authz403.policy import no_policy
+from authz403.leaves import NeedsIdentity, ServiceNetworks
+from authz403.policy import _Opposite, no_policy
 from tests.gates_made import requirements
 
 TRUE: Final[object] = True  # as a claim
@@ -83,6 +84,11 @@ def at_least(least: int) -> object:
             "service(allow=['10.0.0.0/8'], deny=['10.6.0.0/16', '10.6.6.6'])",
         ),
         (ServiceNetworks(Network(deny=["10.6.6.6"])), "service(deny=['10.6.6.6'])"),
+        (csrf_protected(), "csrf_protected()"),
+        (
+            csrf_protected("https://b.example", "https://a.example"),
+            "csrf_protected('https://a.example', 'https://b.example')",
+        ),
         (claim("level", 2, "b", 1.5, TRUE, None), "claim('level', 'b', 1.5, 2, None, True)"),
         (claim("level", is_high), f"claim('level', function('{__name__}.is_high'))"),
         (claim("level", str.isdigit), "claim('level', function('builtins.str.isdigit'))"),
@@ -199,3 +205,15 @@ def test_a_custom_requirement_is_told_without_being_asked() -> None:
         raise AssertionError
 
     assert str(requirement("plan_expired", fails).form()) == "requirement('plan_expired')"
+
+
+def kinds(kind: type[Requirement] = Requirement) -> set[type[Requirement]]:
+    """Return all kinds of requirements of the library that stand in policies."""
+    found = {one for inner in kind.__subclasses__() for one in (inner, *kinds(inner))}
+    return {one for one in found if one.__module__.startswith("authz403.")} - {NeedsIdentity, _Opposite}
+
+
+def test_every_kind_of_requirement_tells_its_own_form() -> None:
+    """One that tells none can never be compared with another."""
+    assert {kind.__name__ for kind in kinds() if "form" not in vars(kind)} == set()
+    assert len(kinds()) > 12

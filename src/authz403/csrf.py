@@ -11,6 +11,7 @@ from typing import Final
 from authz403.cors import ORIGIN
 from authz403.errors import Mistakes
 from authz403.facts import Facts
+from authz403.forms import Form, names
 from authz403.leaves import Authenticated
 from authz403.origins import DEFAULT_PORTS, parts_of
 from authz403.policy import Kind, Requirement, Unmet
@@ -63,6 +64,10 @@ class CsrfProtected(Requirement):
         """See `Requirement`."""
         del met
         return False
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return names("csrf_protected", self._trusted_origins)
 
     def _told_by_headers(self, request: AccessRequest) -> Unmet | None:
         fields = request.fields

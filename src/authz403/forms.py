@@ -60,10 +60,11 @@ class Form:
 
 # In the order in which failures are told, which is the order of parts.
 _ORDER: Final = (
-    *("anyone", "deny", "no_policy", "service", "networks", "authenticated", "authenticated.stepped_up", "optional"),
-    *("scopes", "any_scope", "roles", "any_role", "permissions", "any_permission", "claim", "param", "requirement"),
-    *("own", NOT, OR, AND, CONCEALED),
+    *("anyone", "deny", "no_policy", "service", "networks", "csrf_protected"),
+    *("authenticated", "authenticated.stepped_up", "optional", "scopes", "any_scope", "roles", "any_role"),
+    *("permissions", "any_permission", "claim", "param", "requirement", "own", NOT, OR, AND, CONCEALED),
 )
+_MAYBE_EMPTY: Final = frozenset({"csrf_protected"})
 _PLAIN: Final = frozenset({"anyone", "deny", "no_policy", "authenticated", "optional"})
 _LONGEST_SHOWN: Final = 200  # characters
 _TOLD: Final = frozenset({"function", "value", "file"})
@@ -170,7 +171,7 @@ def _text(form: Form) -> str:
         return f"{_within(form.parts[0], CONCEALED)}.concealed()"
     given = [shown(value) for value in form.values]
     given += [f"{name}={shown(value)}" for name, value in form.options]
-    return f"{form.name}({', '.join(given)})" if given else form.name
+    return f"{form.name}({', '.join(given)})" if given or form.name in _MAYBE_EMPTY else form.name
 
 
 def _is_unknown(form: Form) -> bool:

@@ -47,6 +47,11 @@ _ADDRESS: Final[Variable] = ("address",)
 _UNKNOWN, _TRAILERS = "unknown", "unknown, with trailers"
 """An address that is not known; where the request may have trailers, the service's networks see that otherwise."""
 
+_PAGE: Final[Variable] = ("page",)
+_OWN_PAGE, _OTHER_PAGE, _UNCLEAR_PAGE = "own or none", "other", "unclear"
+"""Which page made the request: an own one or no page, one of an origin that is named, another, or nobody can tell."""
+_BY_SCRIPT: Final[Variable] = ("token sent by a script",)
+
 _HOLDERS: Final = {
     "scopes": ("scope", True),
     "any_scope": ("scope", False),
@@ -116,6 +121,9 @@ class _Variables:
         asked = {cidr for some in found for leaf in some for cidr in cidr_sets(leaf)}
         self._regions = _regions(asked)
         self.values[_ADDRESS] = (*self._regions, _UNKNOWN, _TRAILERS)
+        origins = {name for some in found for leaf in some if leaf.name == "csrf_protected" for name in leaf.values}
+        self.values[_PAGE] = (_OWN_PAGE, _OTHER_PAGE, _UNCLEAR_PAGE, *((name,) for name in origins))
+        self.values[_BY_SCRIPT] = _TWO
         ages = {age for some in found for leaf in some for name, age in leaf.options if name == "max_age"}
         self._ages = sorted(age for age in ages if isinstance(age, int))
         self.values[("age",)] = range(len(self._ages) + 1)
@@ -194,6 +202,17 @@ class _Variables:
         """Read `networks(...)`."""
         return self._inside(form.values, inside=met)
 
+    def csrf_protected(self, form: Form, met: bool) -> Formula:  # noqa: FBT001
+        """Read `csrf_protected(...)`: a token that no browser sends by itself makes up for any page."""
+        trusted: frozenset[Hashable] = frozenset({_OWN_PAGE, *((name,) for name in form.values)})
+        if met:
+            by_script = _joined(all_of=True, parts=[_SIGNED, _Is(_BY_SCRIPT, _YES)])
+            return _joined(all_of=False, parts=[_Is(_PAGE, trusted), by_script])
+        known = frozenset(self.values[_PAGE]) - trusted - {_UNCLEAR_PAGE}
+        by_browser = _joined(all_of=True, parts=[_SIGNED, _Is(_BY_SCRIPT, _NO)])
+        nobody = _Is(_CALLER, frozenset({_NO_TOKEN}))
+        return _joined(all_of=True, parts=[_Is(_PAGE, known), _joined(all_of=False, parts=[by_browser, nobody])])
+
     def service(self, form: Form, met: bool) -> Formula:  # noqa: FBT001
         """Read `Network(allow=, deny=)`: deny wins."""
         options = dict(form.options)
@@ -232,6 +251,7 @@ _READERS: Final[dict[str, Callable[[_Variables, Form, bool], Formula]]] = {
     "param": _Variables.signed_in_test,
     "requirement": _Variables.signed_in_test,
     "networks": _Variables.networks,
+    "csrf_protected": _Variables.csrf_protected,
     "service": _Variables.service,
 }
 

@@ -23,7 +23,7 @@ from authz403.gate import Gate
 from authz403.leaves import Custom, Networks, Param, ServiceNetworks, SteppedUp
 from authz403.network import Address
 from authz403.paths import PathPattern, parse_pattern, split
-from authz403.policy import in_two
+from authz403.policy import fields_of, in_two
 from authz403.principal import is_numeric_date
 from authz403.rbac import Rbac
 from authz403.request import AccessRequest
@@ -207,7 +207,9 @@ def _refused(row: Covered, identity: Identity, gate: Gate, values: Iterable[obje
                 identity = gate.rbac.applied(identity, value)
             case _:
                 pass
-    facts = Facts(AccessRequest(row.method, row.path), identity, address, params, now, answers)
+    # Without a header of those that only browsers send: a program calls, no page.
+    request = AccessRequest(row.method, row.path, fields=dict.fromkeys(fields_of(row.requirement), ()))
+    facts = Facts(request, identity, address, params, now, answers)
     for part in in_two(row.requirement):
         unmet = part.check(facts)
         if unmet is not None:
