@@ -156,6 +156,11 @@ def test_loosened_and_tightened_are_never_wrong(
             ["GET /x: loosened, scopes('a') is no longer needed: anyone may call it"],
         ),
         (
+            ["GET /x (x): scopes('a')", "GET /x (y): scopes('b')"],
+            ["GET /x (y): scopes('b', 'c')", "GET /x (x): scopes('a', 'd')"],
+            ["GET /x: tightened, scopes('c') is needed now", "GET /x: tightened, scopes('d') is needed now"],
+        ),
+        (
             ["GET /f/{p} (f): scopes('a')"],
             ["GET /f/{p} on /f/open/** (f): anyone", "GET /f/{p} (f): scopes('a')"],
             ["GET /f/{p} on /f/open/**: loosened, scopes('a') is no longer needed: anyone may call it"],

@@ -36,7 +36,7 @@ from authz403 import (
 from authz403.cli.reach import DEPENDS, MISSES, REACHES, identity_in, reach, wanted_in, wrong_with
 from authz403.coverage import served_of
 from authz403.facts import Rejected
-from tests.gates_made import ALICE, IDENTITIES, PEERS, Callers, judged, requirements
+from tests.gates_made import ALICE, IDENTITIES, NOBODY, PEERS, Callers, judged, requirements
 
 SECRET = "0" * 32
 ORDERS = BearerTokens(issuer="https://id.example", audience="orders-api", key=SECRET, algorithms=["HS256"])
@@ -126,15 +126,22 @@ def test_the_networks_of_the_service_count() -> None:
 
 def test_many_unknown_things_are_not_followed_forever() -> None:
     """Beyond a bound, it depends on all of them."""
-    wanted: Requirement = anyone
+    asked: list[object] = []
+
+    def is_noted(tenant: object) -> bool:
+        asked.append(tenant)
+        return True
+
+    wanted = claim("tenant", is_noted)
     for number in range(13):
         wanted &= requirement(f"own_{number}", lambda _: True)
     result, why = reached(wanted, MACHINE)
     assert result == DEPENDS
     assert why.count("requirement(") == 13
+    assert len(asked) <= 4_096
 
 
-def test_roles_that_are_looked_up_are_not_known() -> None:
+def test_roles_that_are_looked_up_are_not_known(tmp_path: Path) -> None:
     """The token's own do not count then, and permissions that roles grant depend on them."""
 
     def roles_for(principal: Principal) -> list[str]:
@@ -147,6 +154,9 @@ def test_roles_that_are_looked_up_are_not_known() -> None:
     assert reached(roles("seller") & ~roles("admin"), MACHINE, rbac=rbac) == depends
     assert reached(permissions("nobody"), MACHINE, rbac=rbac) == (MISSES, "missing permission nobody")
     assert reached(scopes("a"), MACHINE, rbac=rbac) == (REACHES, "")
+    found = read(tmp_path, Gate(tokens=ORDERS, rbac=rbac), roles=["seller"])
+    assert isinstance(found, Principal)
+    assert not found.permissions
 
 
 def test_claims_are_read_as_the_gate_reads_a_token(tmp_path: Path) -> None:
@@ -192,7 +202,7 @@ def test_claims_of_a_token_that_would_be_refused_reach_nothing(
     assert reached(anyone, found) == (REACHES, "")
 
 
-def test_a_request_is_judged_by_the_route_that_takes_it_first(tmp_path: Path) -> None:
+def test_a_request_is_judged_by_the_route_that_takes_it_first() -> None:
     """A route's own path stands for all parts of it; any other for the part that it lies in."""
     app = Starlette(
         routes=[Route("/files/latest", answer), Route("/files/{path:path}", answer, methods=["GET", "PUT"])]
@@ -204,13 +214,14 @@ def test_a_request_is_judged_by_the_route_that_takes_it_first(tmp_path: Path) ->
     ]
     gate = Gate(tokens=Callers(None), rules=rules)
     served = served_of(app, gate.rules)
-    found = reach(served, MACHINE, gate)
 
-    def wrong(*given: str) -> list[str]:
-        return wrong_with(wanted_in(given), served, found)
+    def wrong(*given: str, who: Principal | Rejected = MACHINE) -> list[str]:
+        return wrong_with(wanted_in(given), served, reach(served, who, gate))
 
     assert wrong("GET /files/latest", "head /files/a/b", "PUT /files/a") == []
     assert wrong("GET /files/secret/x") == ["GET /files/secret/x: missing scope b"]
+    assert wrong("GET /files/{path}") == ["GET /files/{path}: missing scope b"]
+    assert wrong("GET /files/latest", who=NOBODY) == []
     assert wrong("PUT /files/{path}") == ["PUT /files/{path}: missing scope b"]
     assert wrong("DELETE /files/a", "GET /") == [
         "DELETE /files/a: no endpoint serves it",

@@ -1224,6 +1224,7 @@ def test_coverage_lists_what_a_project_serves() -> None:
     told = {(row.method, row.path): row.policy for row in rows}
     assert told["GET", "/shop/<int:shop>/items"] == "marks: scopes('a')"
     assert told["POST", "/shop/<int:shop>/things"] == "marks: scopes('c')"
+    assert {row.endpoint for row in rows if row.path.endswith("/items")} == {"Items"}
     assert not any(method == "OPTIONS" for method, _ in told)  # Django answers it
     assert told["*", "/old/(?P<name>\\w+)$"] == "marks: anyone"
     assert all(row.written and row.written[0].startswith(__file__) for row in rows if row.method in {"GET", "POST"})

@@ -15,7 +15,7 @@ import authz403.flask
 import authz403.wsgi
 from authz403 import ConfigurationError, Gate, Rule, anyone, public
 from authz403.asgi import AuthzMiddleware
-from authz403.guarded import guarded
+from authz403.guarded import guarded, guarded_or_none
 from tests.django_made import Project
 
 GATE = Gate(rules=[Rule("GET", "/", anyone)], shared=True)
@@ -89,6 +89,17 @@ def test_the_gate_of_a_django_project_is_found(handler: type, kind: str) -> None
         app = handler()
         assert guarded(app) == (GATE, app, app, kind)
         assert set(paths(app)) == {"/"}
+
+
+def test_a_django_project_without_the_middleware_has_no_gate() -> None:
+    """Settings that name a gate put none before the views."""
+    project = Project([path("", lambda _: HttpResponse("home"))])
+    middleware = ["django.middleware.common.CommonMiddleware"]
+    with override_settings(ROOT_URLCONF=project, MIDDLEWARE=middleware, AUTHZ403_GATE=GATE):
+        app = WSGIHandler()
+        assert guarded_or_none(app) is None
+        with pytest.raises(ConfigurationError, match="no gate stands before it"):
+            guarded(app)
 
 
 def test_an_app_without_a_gate_is_a_mistake() -> None:

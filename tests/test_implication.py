@@ -275,6 +275,7 @@ def test_what_people_expect_is_proven(stricter: Requirement, looser: Requirement
         (csrf_protected(SHOP), csrf_protected()),
         (csrf_protected(SHOP), csrf_protected(OTHER)),
         (authenticated, csrf_protected()),
+        (authenticated, csrf_protected() | ~csrf_protected()),
         (~scopes("a", "b"), ~scopes("a")),
         (~(scopes("a") & roles("b")), ~scopes("a")),
         (~param("id", claim="sub"), anyone & ~authenticated),
