@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import math
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import given
 
 from authz403 import (
+    AddressFile,
     Network,
     Reason,
     Requirement,
@@ -30,6 +32,7 @@ from authz403 import (
     roles,
     scopes,
 )
+from authz403.addresses import AddressSet
 from authz403.facts import Facts
 from authz403.forms import Form, Told, combined, read
 from authz403.leaves import NeedsIdentity, ServiceNetworks
@@ -155,6 +158,24 @@ def test_networks_of_a_file_are_told_by_its_path() -> None:
     form = read(text)
     assert form.values == ("10.0.0.0/8", Told("file", "/etc/shop/allowed"))
     assert str(form) == text
+
+
+def test_a_file_of_networks_is_told_by_its_path_and_a_large_set_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A form without them would look like one that lets nobody in, whatever they hold."""
+    (tmp_path / "offices").write_text("10.0.0.0/8\n", encoding="utf-8")
+    file = AddressFile(tmp_path / "offices")
+    assert str(networks("192.0.2.1", file).form()) == f"networks('192.0.2.1', file('{tmp_path}/offices'))"
+    monkeypatch.chdir(tmp_path)
+    assert str(networks(file).form()) == "networks(file('offices'))"
+    service = ServiceNetworks(Network(allow=[file], deny=["10.0.0.1"])).form()
+    assert str(service) == "service(allow=[file('offices')], deny=['10.0.0.1'])"
+    many = [f"10.{high}.{low}.0/24" for high in range(5) for low in range(250)]
+    first, second = (str(networks(AddressSet(cidrs)).form()) for cidrs in (many, many[1:]))
+    assert first.startswith("networks(set('<1,250 networks, ")
+    assert first != second
+    assert str(networks(AddressSet(many)).form()) == first == str(read(first))
 
 
 @pytest.mark.parametrize(

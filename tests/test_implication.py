@@ -28,11 +28,11 @@ from authz403 import (
     roles,
     scopes,
 )
+from authz403.addresses import parse_address
 from authz403.facts import Facts, Rejected
 from authz403.forms import read
 from authz403.implication import conjuncts, implies, negated
 from authz403.leaves import ServiceNetworks
-from authz403.network import parse_address
 from authz403.request import AccessRequest
 from tests.gates_made import (
     ALICE,

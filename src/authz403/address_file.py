@@ -116,6 +116,11 @@ class AddressFile(Addresses):
     def __repr__(self) -> str:
         return f"AddressFile({self.path!r})"
 
+    def shown_path(self) -> str:
+        """Return the path, from the current folder on if the file is in there."""
+        here = Path.cwd()
+        return self._file.relative_to(here).as_posix() if self._file.is_relative_to(here) else self._file.as_posix()
+
     def report_to(self, listener: Listener) -> None:
         """Tell of changes, and of files that are not taken, for as long as somebody else holds the listener."""
         self._listeners = [*(one for one in self._listeners if one() is not None), weakref.ref(listener)]

@@ -20,9 +20,12 @@ CONCEALED: Final = "concealed"
 
 
 class Told(NamedTuple):
-    """What a text can only name: a `function`, a `value` of another type, a `file`. Without a name, it may be any."""
+    """What a text can only name; without a name, it may be any.
 
-    what: Literal["function", "value", "file"]
+    A `function`, a `value` of another type, a `file` of networks by its path, a large `set` of them by its digest.
+    """
+
+    what: Literal["function", "value", "file", "set"]
     name: str | None = None
 
 
@@ -67,7 +70,7 @@ _ORDER: Final = (
 _MAYBE_EMPTY: Final = frozenset({"csrf_protected"})
 _PLAIN: Final = frozenset({"anyone", "deny", "no_policy", "authenticated", "optional"})
 _LONGEST_SHOWN: Final = 200  # characters
-_TOLD: Final = frozenset({"function", "value", "file"})
+_TOLD: Final = frozenset({"function", "value", "file", "set"})
 
 
 def combined(name: Literal["&", "|"], parts: Iterable[Form]) -> Form:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Literal
 
-from authz403.addresses import Address, Addresses
+from authz403.address_file import AddressFile
+from authz403.addresses import Address, Addresses, AddressSet
 from authz403.errors import Mistakes
 from authz403.facts import Facts, Rejected
-from authz403.forms import Form, names, networks_in_order, shown, told_function, told_value
+from authz403.forms import Form, Told, names, networks_in_order, shown, told_function, told_value
 from authz403.need import is_async
 from authz403.network import Network
 from authz403.policy import WAITS_FOR_IDENTITY, IsMet, Kind, Requirement, Unmet
@@ -274,7 +275,7 @@ class Networks(Requirement):
 
     def form(self) -> Form:
         """See `Requirement`."""
-        return Form("networks", networks_in_order(self.cidrs))
+        return Form("networks", _told(self._networks))
 
     def __repr__(self) -> str:
         return f"networks({self._networks.written()})"
@@ -315,10 +316,23 @@ class ServiceNetworks(Requirement):
     def form(self) -> Form:
         """See `Requirement`."""
         told = (("allow", self._allowed), ("deny", self._denied))
-        return Form("service", options=tuple((name, networks_in_order(found.cidrs)) for name, found in told if found))
+        return Form("service", options=tuple((name, _told(found)) for name, found in told if found))
 
     def __repr__(self) -> str:
         return "the networks of the service"
+
+
+def _told(addresses: Addresses) -> tuple[str | Told, ...]:
+    """Return networks as a form tells them: one by one, files by their path, and large sets by their digest."""
+    told: list[str | Told] = []
+    for part in addresses.parts():
+        if isinstance(part, AddressFile):
+            told.append(Told("file", part.shown_path()))
+        elif isinstance(part, AddressSet) and part.is_kept():
+            told += part.cidrs
+        else:
+            told.append(Told("set", part.written()))
+    return networks_in_order(told)
 
 
 class Claim(NeedsIdentity):
