@@ -317,6 +317,7 @@ def test_networks_of_a_file_may_be_any() -> None:
     assert not implies(both, cidr)
     assert not implies(both, file)
     assert not implies(file, read("networks(file('other'))"))
+    assert implies(file, read("networks('0.0.0.0/0', '::/0')"))
     assert not implies(read("anyone"), read("networks(file('allowed')) | ~networks(file('allowed'))"))
     assert implies(read("~networks('10.0.0.0/8', file('allowed'))"), read("~networks(file('allowed'))"))
 
