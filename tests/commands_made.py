@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from click.testing import CliRunner
 
@@ -25,6 +26,18 @@ class Done(NamedTuple):
     status: int
     output: str
     errors: str
+
+
+# Until click 8.2, what went to stderr stood in the output unless one said so.
+_SEPARATE: Final[dict[str, Any]] = (
+    {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+)
+
+
+def run(*arguments: str, color: bool = False) -> Done:
+    """Run `authz403 ...` in this process."""
+    found = CliRunner(**_SEPARATE).invoke(authz403, arguments, color=color, catch_exceptions=False)
+    return Done(found.exit_code, found.stdout, found.stderr)
 
 
 class Commands:
@@ -56,8 +69,7 @@ class Commands:
 
     def run(self, *arguments: str, color: bool = False) -> Done:
         """Run `authz403 ...` in this process."""
-        found = CliRunner().invoke(authz403, arguments, color=color, catch_exceptions=False)
-        return Done(found.exit_code, found.stdout, found.stderr)
+        return run(*arguments, color=color)
 
     def run_apart(self, *arguments: str, **environment: str) -> Done:
         """Run `authz403 ...` in a process of its own, as Django needs it."""

@@ -78,6 +78,7 @@ def test_it_says_what_the_gate_decides(wanted: Requirement, who: Principal | Rej
         assert allowed == {False}
 
 
+OWN = requirement("own", lambda _: True)
 MACHINE = Principal(
     sub="machine", scopes=frozenset({"a"}), roles=frozenset({"seller"}), claims={"tenant": "acme", "auth_time": 5}
 )
@@ -103,6 +104,7 @@ MACHINE = Principal(
         (param("order", claim="gone"), (MISSES, "not_owner")),
         (requirement("own", lambda _: True), (DEPENDS, "on requirement('own')")),
         (requirement("own", lambda _: True) & scopes("b"), (MISSES, "missing scope b")),
+        (OWN | ~OWN, (DEPENDS, "on requirement('own')")),
         (requirement("own", lambda _: True) | scopes("a"), (REACHES, "")),
         (
             networks("10.0.0.0/8") & requirement("own", lambda _: True),

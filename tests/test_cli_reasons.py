@@ -7,21 +7,20 @@ import re
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from authz403 import Gate, Reason, Rule, authenticated, networks, scopes
-from authz403.cli.commands import authz403
 from authz403.cli.reasons import REMEDIES, body, challenge, cured_by, page, reaction
 from authz403.request import AccessRequest
+from tests import commands_made
+from tests.commands_made import Done
 from tests.gates_made import ALICE, Callers, fulfilled
 
 every_reason = pytest.mark.parametrize("reason", list(Reason), ids=str)
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
+def run(*arguments: str) -> Done:
     """Run `authz403 reasons`."""
-    done = CliRunner().invoke(authz403, ["reasons", *arguments])
-    return done.exit_code, done.stdout, done.stderr
+    return commands_made.run("reasons", *arguments)
 
 
 @every_reason

@@ -34,7 +34,8 @@ MISSES: Final = "does not reach"
 
 _MOST_WORLDS: Final = 4_096
 _LONG_AFTER: Final = 10 * 365 * 86_400  # seconds
-_UNCLEAR: Final = frozenset({Reason.IP_NOT_ALLOWED, Reason.NOT_OWNER})
+_UNCLEAR: Final = frozenset({Reason.IP_NOT_ALLOWED, Reason.NOT_OWNER, Reason.POLICY_ERROR})
+_RAISED: Final = RuntimeError("a requirement of the app's own raised")
 _NOBODYS: Final = object()
 """A path parameter that is nobody's."""
 
@@ -144,7 +145,12 @@ def _unknowns(requirement: Requirement, identity: Identity, gate: Gate) -> list[
         told = [leaf for leaf in leaves if isinstance(leaf, Param) and leaf.name == name]
         values = [*(claims[leaf.claim] for leaf in told if leaf.claim in claims), _NOBODYS]
         found.append(_Unknown(" and ".join(map(repr, told)), [(name, value) for value in values]))
-    found += [_Unknown(str(leaf.form()), [(leaf, True), (leaf, False)]) for leaf in leaves if isinstance(leaf, Custom)]
+    # It may be met or not, and it may raise, which `~` leaves unknown.
+    found += [
+        _Unknown(str(leaf.form()), [(leaf, answer) for answer in (True, False, _RAISED)])
+        for leaf in leaves
+        if isinstance(leaf, Custom)
+    ]
     signed_in = claims.get("auth_time")
     if is_numeric_date(signed_in) and any(isinstance(leaf, SteppedUp) and leaf.max_age is not None for leaf in leaves):
         found.append(_Unknown("the time since the sign-in", [float(signed_in), float(signed_in) + _LONG_AFTER]))
@@ -197,7 +203,7 @@ def _refused(row: Covered, identity: Identity, gate: Gate, values: Iterable[obje
         match value:
             case IPv4Address() | IPv6Address():
                 address = value
-            case (Custom() as leaf, bool(answer)):
+            case (Custom() as leaf, answer):
                 answers[id(leaf)] = answer
             case (str(name), given):
                 params[name] = given
