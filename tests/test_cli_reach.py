@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz403 import (
+    AddressFile,
     BearerTokens,
     Gate,
     Network,
@@ -124,6 +125,22 @@ def test_the_networks_of_the_service_count() -> None:
     """They stand before every endpoint."""
     told = reached(scopes("a"), MACHINE, network=Network(allow=["10.0.0.0/8"]))
     assert told == (DEPENDS, "on service(allow=['10.0.0.0/8'])")
+
+
+def test_networks_of_a_file_may_be_others_where_the_app_runs(tmp_path: Path) -> None:
+    """What is in the file here proves nothing: all depends on it but what is refused, or let in, whatever it holds."""
+    file = tmp_path / "allowed"
+    file.write_text("10.0.0.0/8\n", encoding="utf-8")
+    listed = AddressFile(file)
+    depends = (DEPENDS, f"on networks(file('{file}'))")
+    assert reached(networks(listed), MACHINE) == depends
+    assert reached(~networks(listed), MACHINE) == depends
+    assert reached(networks(listed) | ~networks(listed), MACHINE) == depends
+    assert reached((networks(listed) & scopes("a")).concealed(), MACHINE) == depends
+    assert reached(networks(listed) & scopes("b"), MACHINE) == (MISSES, "missing scope b")
+    assert reached(networks(listed) | scopes("a"), MACHINE) == (REACHES, "")
+    service = Network(allow=[listed])
+    assert reached(anyone, MACHINE, network=service) == (DEPENDS, f"on service(allow=[file('{file}')])")
 
 
 def test_many_unknown_things_are_not_followed_forever() -> None:

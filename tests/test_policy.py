@@ -977,3 +977,13 @@ def test_server_errors_are_not_concealed() -> None:
     assert not judged(scopes("a").concealed(), KEYLESS).concealed
     assert not judged(requirement("own_code", _raising(ValueError())).concealed()).concealed
     assert not judged(scopes("a").concealed(), Rejected(Reason.INVALID_REQUEST)).concealed
+
+
+@given(requirements, identities, peers)
+def test_what_is_replaced_by_itself_decides_alike(wanted: Requirement, who: Identity, peer: str | None) -> None:
+    """Whatever a requirement is made of, its parts can be replaced one by one."""
+    again = wanted.replaced(lambda leaf: leaf)
+    assert again.form() == wanted.form()
+    assert judged(again, who, peer=peer).allowed == judged(wanted, who, peer=peer).allowed
+    closed = wanted.replaced(lambda _: deny)
+    assert {str(leaf) for leaf in closed.leaves()} <= {"deny", "anyone"}

@@ -129,6 +129,10 @@ class Requirement:
         """Return what is met where this one is known to be unmet, with `~` at single requirements alone."""
         return _Opposite(self)
 
+    def replaced(self, by: Callable[[Requirement], Requirement]) -> Requirement:
+        """Return the requirement with another in the place of each single one that it is made of."""
+        return by(self)
+
     def form(self) -> Form:
         """Return the requirement as a value, which can be compared with another and written down."""
         return Form("own", (f"{type(self).__module__}.{type(self).__qualname__}",))
@@ -230,6 +234,9 @@ class _All(Requirement):
     def opposite(self) -> Requirement:
         return _Or(part.opposite() for part in self.parts)
 
+    def replaced(self, by: Callable[[Requirement], Requirement]) -> Requirement:
+        return all_of(part.replaced(by) for part in self.written)
+
     def form(self) -> Form:
         return combined(AND, (part.form() for part in self.written))
 
@@ -283,6 +290,9 @@ class _Or(Requirement):
     def opposite(self) -> Requirement:
         return all_of(part.opposite() for part in self.parts)
 
+    def replaced(self, by: Callable[[Requirement], Requirement]) -> Requirement:
+        return _Or(part.replaced(by) for part in self.parts)
+
     def form(self) -> Form:
         return combined(OR, (part.form() for part in self.parts))
 
@@ -317,6 +327,9 @@ class _Not(Requirement):
 
     def leaves(self) -> Iterable[Requirement]:
         return self._inner.leaves()
+
+    def replaced(self, by: Callable[[Requirement], Requirement]) -> Requirement:
+        return _Not(self._inner.replaced(by))
 
     def form(self) -> Form:
         return Form(NOT, parts=(self._inner.form(),))
@@ -375,6 +388,9 @@ class _Concealed(Requirement):
 
     def opposite(self) -> Requirement:
         return self.inner.opposite().concealed()
+
+    def replaced(self, by: Callable[[Requirement], Requirement]) -> Requirement:
+        return self.inner.replaced(by).concealed()
 
     def form(self) -> Form:
         return Form(CONCEALED, parts=(self.inner.form(),))

@@ -18,7 +18,7 @@ from authz403.cli.lockfile import Key
 from authz403.decision import Decision
 from authz403.endpoint import Covered, Served
 from authz403.facts import Facts, Rejected
-from authz403.forms import Form, cidr_sets
+from authz403.forms import Form, Told, cidr_sets
 from authz403.gate import Gate
 from authz403.leaves import Custom, Networks, Param, ServiceNetworks, SteppedUp
 from authz403.network import Address
@@ -116,6 +116,8 @@ def reach(served: Iterable[tuple[Served, Covered]], identity: Identity, gate: Ga
 
 def _reach(row: Covered, identity: Identity, gate: Gate) -> Reach:
     key = Key(row.path, row.part, row.method)
+    asked = {leaf: _as_asked(leaf) for leaf in row.requirement.leaves()}
+    row = row._replace(requirement=row.requirement.replaced(asked.__getitem__))
     unknowns = _unknowns(row.requirement, identity, gate)
     if _size(unknowns) > _MOST_WORLDS:
         return Reach(key, DEPENDS, f"on {_listed(unknowns)}", row.written)
@@ -131,6 +133,28 @@ def _reach(row: Covered, identity: Identity, gate: Gate) -> Reach:
         return Reach(key, MISSES, _missing(clear), row.written)
     matter = [one for index, one in enumerate(unknowns) if _matters(index, refusals)]
     return Reach(key, DEPENDS, f"on {_listed(matter)}", row.written)
+
+
+class _Elsewhere(Custom):
+    """Networks of a file, which is another where the app runs: an address may be inside, outside, or unknown."""
+
+    def __init__(self, networks: Networks | ServiceNetworks) -> None:
+        super().__init__(Reason.IP_NOT_ALLOWED, lambda _: False, Reason.IP_NOT_ALLOWED.remedy, anonymous=True)
+        self._networks = networks
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return self._networks.form()
+
+
+def _as_asked(leaf: Requirement) -> Requirement:
+    """Return a single requirement as it can be asked here."""
+    if isinstance(leaf, Networks | ServiceNetworks):
+        form = leaf.form()
+        told = (form.values, *(value for _, value in form.options if isinstance(value, tuple)))
+        if any(isinstance(cidr, Told) for cidrs in told for cidr in cidrs):
+            return _Elsewhere(leaf)
+    return leaf
 
 
 def _unknowns(requirement: Requirement, identity: Identity, gate: Gate) -> list[_Unknown]:
@@ -239,7 +263,7 @@ def _size(unknowns: Iterable[_Unknown]) -> int:
 
 
 def _listed(unknowns: Iterable[_Unknown]) -> str:
-    return ", ".join(one.what for one in unknowns)
+    return ", ".join(dict.fromkeys(one.what for one in unknowns))
 
 
 def _missing(decision: Decision) -> str:
