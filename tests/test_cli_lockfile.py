@@ -89,7 +89,7 @@ def test_networks_of_the_service_are_told_once() -> None:
 
 
 words = st.text(max_size=8) | st.sampled_from(
-    ["", "a b", "/x (y): z", "x'y", 'x"y', "\\", "\u202e", "\n", "on", "(", "GET"]
+    ["", "#", "#GET", "a b", "/x (y): z", "x'y", 'x"y', "\\", "\u202e", "\n", "on", "(", "GET"]
 )
 entries = st.builds(
     lambda method, path, part, endpoint, policy: Entry(Key(path, part, method), endpoint, policy.form()),
@@ -150,3 +150,10 @@ def test_a_file_that_cannot_be_read_is_told_by_its_line(text: str, told: str) ->
 def test_a_file_without_a_default_is_read_as_the_strictest() -> None:
     """A line that somebody took out opens nothing unseen."""
     assert str(read_lock("version: 1\n", "authz.lock").default) == "deny"
+
+
+def test_no_line_is_taken_for_a_comment() -> None:
+    """RFC 9110 section 9.1 lets a method start with #, and its endpoint is told all the same."""
+    found = Lock(Form("deny"), Form("anyone"), True, None, {}, (Entry(Key("/x", None, "#GET"), "x", Form("anyone")),))  # noqa: FBT003 - a row of the named tuple
+    assert "'#GET' /x (x): anyone\n" in text_of(found)
+    assert read_lock(text_of(found), "authz.lock") == found

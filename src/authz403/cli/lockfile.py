@@ -146,7 +146,8 @@ def _told(entry: Entry) -> str:
     return f"{_word(entry.key.method)} {_word(entry.key.path)}{part} ({_word(entry.endpoint)}): {entry.policy}"
 
 
-_PLAIN: Final = re.compile(r"""[!#-&*-\[\]-~]+""")  # ASCII that one sees, but for quotes, parentheses and backslashes
+# ASCII that one sees, but for what starts a comment, quotes, parentheses and backslashes.
+_PLAIN: Final = re.compile(r"""[!$-&*-\[\]-~]+""")
 
 
 def _word(text: str) -> str:
