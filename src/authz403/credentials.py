@@ -84,7 +84,7 @@ def subprotocol_token(lines: tuple[str, ...]) -> str | Unusable:
     if not found:
         return MISSING
     if len(found) > 1 or found[0] + 1 >= len(offered):
-        return Unusable(Reason.INVALID_REQUEST, "Sec-WebSocket-Protocol says bearer and then not exactly one token")
+        return Unusable(Reason.INVALID_REQUEST, "Sec-WebSocket-Protocol says 'bearer' and then not exactly one token")
     return bare_token("Sec-WebSocket-Protocol", (offered[found[0] + 1],))
 
 
@@ -111,13 +111,13 @@ def _several(field: str) -> Unusable:
 def _malformed(rest: str) -> str:
     token = rest.strip(" \t\r\n")
     if not token:
-        return "the Authorization header says Bearer and has no token"
+        return "the Authorization header says 'Bearer' and has no token"
     if token[0] in "\"'" or token[-1] in "\"'":
         return "the token is wrapped in quotes"
     if token.lower().startswith("bearer "):
-        return "the word Bearer stands there twice"
+        return "the word 'Bearer' stands there twice"
     if "\r" in rest or "\n" in rest:
         return "the token has a line break at its end or in it"
     if rest.startswith(":"):
-        return "there is a colon after Bearer"
-    return "what follows Bearer is not one token"
+        return "there is a colon after 'Bearer'"
+    return "what follows 'Bearer' is not one token"
