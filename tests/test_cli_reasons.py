@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from authz403 import Gate, Reason, Rule, authenticated, networks, scopes
-from authz403.cli.reasons import REMEDIES, body, challenge, cured_by, page, reaction
+from authz403.cli.reasons import body, challenge, cured_by, page, reaction
+from authz403.reasons import REMEDIES
 from authz403.request import AccessRequest
 from tests import commands_made
 from tests.commands_made import Done

@@ -171,11 +171,16 @@ def _as_one(lines: tuple[str, ...]) -> str | None:
     return _COMMA.sub(", ", ",".join(lines)) or None
 
 
+def harmless_text(text: str) -> str:
+    """Return a text that can be shown anywhere: cut where it is long, without tokens, control characters escaped."""
+    shown = text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+    return _CONTROL.sub(_escaped, _SECRET.sub("[token]", shown))
+
+
 def _harmless(value: object, *, depth: int = _DEEPEST_VALUE) -> object:
     """Return a value that can be written: sizes capped, tokens cut out, control characters escaped."""
     if isinstance(value, str):
-        shown = value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "..."
-        return _CONTROL.sub(_escaped, _SECRET.sub("[token]", shown))
+        return harmless_text(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
 from django.urls import Resolver404, get_resolver
 from django.urls.converters import IntConverter, PathConverter, SlugConverter, StringConverter, UUIDConverter
 from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern, URLPattern, URLResolver
@@ -67,6 +68,11 @@ def judged(request: HttpRequest) -> Judged:
     except Resolver404:
         match = None
     return Judged(urlconf, path, request.method, match)
+
+
+def request_of(environ: dict[str, Any]) -> HttpRequest:
+    """Return the request that Django makes of an environ."""
+    return WSGIRequest(environ)
 
 
 class DjangoRoutes:

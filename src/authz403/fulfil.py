@@ -78,6 +78,13 @@ def fulfilled_blocking(need: Need[T]) -> object:
         return error
 
 
+def settled(step: T | Need[T]) -> T:
+    """Return what is at the end of a way, having fulfilled in this thread whatever it needs."""
+    while isinstance(step, Need):
+        step = step.resume(fulfilled_blocking(step))
+    return step
+
+
 class _Loop:
     """An event loop in a thread of its own: what is bound to a loop, such as a client's connections, finds it again."""
 

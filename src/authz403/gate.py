@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from time import perf_counter
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from authz403.audit import Audit, new_decision_id
 from authz403.authorizer import authorize, refusal
@@ -17,6 +18,7 @@ from authz403.endpoint import RULES_ALONE, Covered, Found, Policy, Routes
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes
 from authz403.facts import Facts, Rejected
 from authz403.findings import Findings
+from authz403.fulfil import settled
 from authz403.health import Health
 from authz403.hints import PROXY_FIELDS, hint_for
 from authz403.identity import MOST_TOKENS, Identifier, IdentitySource, as_sources
@@ -33,6 +35,9 @@ from authz403.request import WEBSOCKET, AccessRequest
 from authz403.requirements import own_code_or_reason
 from authz403.rules import Rule, Rules, as_rules, shadowed_rules
 from authz403.tokens import AUTHORIZATION, BearerTokens
+
+if TYPE_CHECKING:
+    from authz403.explanation import Explanation
 
 Native = TypeVar("Native")
 T = TypeVar("T")
@@ -381,6 +386,34 @@ class Gate:
         from authz403.coverage import coverage_of  # noqa: PLC0415 - it knows frameworks, which deciding does not need
 
         return coverage_of(app, self.rules)
+
+    def explain(self, request: AccessRequest, app: object = None) -> Explanation:
+        """Say how a request would be decided, and what led to that, check by check.
+
+        `request` has the method, the path as the app's router sees it, the address of the other end of the connection
+        and the header fields, by lower-case names. `app` is what `coverage` takes; without it, rules alone hold. The
+        decision is the one that the request would get now: sources are asked who calls, keys are fetched and roles
+        looked up if they are not at hand, which may block, and requirements of your own are asked. Of the app, nothing
+        runs, and no event is written. Raises `ConfigurationError` for an app whose routes cannot be found or asked.
+        """
+        from authz403.asking import routed  # noqa: PLC0415 - it knows frameworks, which deciding does not need
+        from authz403.witness import Witness  # noqa: PLC0415 - it is not wanted before somebody asks
+
+        asked = routed(app)
+        known = {name: lines for name, lines in request.fields.items() if name in self.fields}
+        sent, request = request, replace(request, fields=known)
+        witness = Witness(self.rules)
+        seen = copy(self)
+        seen.rules, seen.audit = witness.rules, witness.audit
+        now = self._clock()
+        seen._clock = lambda: now  # noqa: SLF001 - of this gate's own
+        return witness.explanation(
+            settled(seen.decide(request, asked.routes, asked.native(sent))),
+            self._network,
+            self.policy_version,
+            now=now,
+            identify=lambda: self._identifier.identify(request, now),
+        )
 
     def health(self) -> dict[str, object]:
         """Return the state of what this gate rests on and may change, as plain values for JSON.

@@ -201,23 +201,23 @@ class Held(NeedsIdentity):
         self.refusals = (self._reason,)
         self._what = what
         self._names = names
-        self._one_is_enough = one_is_enough
+        self.one_is_enough = one_is_enough
         self._set = frozenset(names)
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
         identity = facts.identity
         if not isinstance(identity, Principal):
-            return self._nobody(identity, missing=1 if self._one_is_enough else len(self._names))
+            return self._nobody(identity, missing=1 if self.one_is_enough else len(self._names))
         held = identity.roles if self._what == "role" else identity.permissions
-        if not (self._set.isdisjoint(held) if self._one_is_enough else not self._set <= held):
+        if not (self._set.isdisjoint(held) if self.one_is_enough else not self._set <= held):
             return None
         missing = tuple(name for name in self._names if name not in held)
         unmet = Unmet(
             self.kind,
             self._reason,
-            missing=1 if self._one_is_enough else len(missing),
-            detail=_needs(self._what, self._names, one_is_enough=self._one_is_enough),
+            missing=1 if self.one_is_enough else len(missing),
+            detail=_needs(self._what, self._names, one_is_enough=self.one_is_enough),
         )
         if self._what == "role":
             return unmet._replace(required_roles=self._names, missing_roles=missing)
@@ -226,20 +226,20 @@ class Held(NeedsIdentity):
     def at_once(self) -> tuple[IsMet, ...]:
         """See `Requirement`."""
         wanted, is_role = self._set, self._what == "role"
-        if is_role and self._one_is_enough:
+        if is_role and self.one_is_enough:
             return (lambda principal, _: not wanted.isdisjoint(principal.roles),)
         if is_role:
             return (lambda principal, _: wanted <= principal.roles,)
-        if self._one_is_enough:
+        if self.one_is_enough:
             return (lambda principal, _: not wanted.isdisjoint(principal.permissions),)
         return (lambda principal, _: wanted <= principal.permissions,)
 
     def form(self) -> Form:
         """See `Requirement`."""
-        return names(f"any_{self._what}" if self._one_is_enough else f"{self._what}s", self._names)
+        return names(f"any_{self._what}" if self.one_is_enough else f"{self._what}s", self._names)
 
     def __repr__(self) -> str:
-        return f"{f'any_{self._what}' if self._one_is_enough else f'{self._what}s'}({_words(self._names)})"
+        return f"{f'any_{self._what}' if self.one_is_enough else f'{self._what}s'}({_words(self._names)})"
 
 
 _HELD: Final = {
@@ -422,7 +422,7 @@ class Custom(Requirement):
         self._remedy = remedy
         self.needs_identity = not anonymous
         self.tokenless = anonymous
-        self._is_async = is_async(test)
+        self.is_async = is_async(test)
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -434,7 +434,7 @@ class Custom(Requirement):
         if id(self) in facts.answers:
             answer = facts.answers[id(self)]
             return _judged(self, answer, unmet)
-        if self._is_async:
+        if self.is_async:
             return unmet._replace(unknown=True, waiting=self)
         return _answered(self, self.test, facts, unmet)
 

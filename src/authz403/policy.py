@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from authz403.addresses import Address
 from authz403.errors import ConfigurationError, Mistakes
@@ -94,6 +94,10 @@ class Requirement:
     """What this one requirement refuses with, apart from bad or missing credentials."""
     unknowns: tuple[Reason | str, ...] = ()
     """Those of the refusals that say that it cannot be told; `~` leaves them as they are."""
+    joined: Literal["", "all", "any"] = ""
+    """How what it is made of combines: all of it must be met, or any."""
+    tried: tuple[Requirement, ...] = ()
+    """What it is made of, in the order in which it is asked."""
 
     def check(self, facts: Facts) -> Unmet | None:
         """Return `None` where the requirement is met, else why it is not."""
@@ -192,6 +196,7 @@ class _All(Requirement):
         self.tokenless = any(part.tokenless for part in parts)
         self.conceals = any(part.conceals for part in parts)
         self._scopes = _union(*(part.told_scopes for part in parts))
+        self.joined, self.tried = "all", self.parts
 
     def check(self, facts: Facts) -> Unmet | None:
         unmet: Unmet | None = None
@@ -253,6 +258,7 @@ class _Or(Requirement):
             flat.extend(part.parts if isinstance(part, _Or) else (part,))
         self.parts: tuple[Requirement, ...] = tuple(flat)
         self._tried = tuple(sorted(enumerate(flat), key=lambda numbered: numbered[1].needs_identity))
+        self.joined, self.tried = "any", tuple(part for _, part in self._tried)
         self.kind = min(part.kind for part in flat)
         self.needs_identity = any(part.needs_identity for part in flat)
         self.tokenless = any(part.tokenless for part in flat)
@@ -309,6 +315,7 @@ class _Not(Requirement):
         self.conceals = inner.conceals
         # By De Morgan: judged so, neither `&` nor `|` has to tell unmet from unknown, and both may stop early.
         self._judged = inner.opposite()
+        self.joined, self.tried = self._judged.joined, self._judged.tried
 
     def check(self, facts: Facts) -> Unmet | None:
         return self._judged.check(facts)
@@ -358,12 +365,16 @@ class _Opposite(Requirement):
     def bad_credentials(self, credentials: frozenset[Reason]) -> frozenset[Reason]:
         return self._inner.bad_credentials(credentials)
 
+    def __repr__(self) -> str:
+        return f"~{self._inner!r}"
+
 
 class _Concealed(Requirement):
     conceals = True
 
     def __init__(self, inner: Requirement) -> None:
         self.inner = inner
+        self.joined, self.tried = inner.joined, inner.tried
         self.kind = inner.kind
         self.needs_identity = inner.needs_identity
         self.tokenless = inner.tokenless

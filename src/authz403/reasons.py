@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 class Reason(StrEnum):
@@ -191,3 +191,17 @@ class Reason(StrEnum):
         "This service is misconfigured.",
         "The gate does not fit the app; the log and the start-up error list every mistake.",
     )  # fmt: skip
+
+
+REMEDIES: Final = {
+    "sign_in": "Sign in, and send the access token as `Authorization: Bearer <token>`.",
+    "sign_in_again": "Sign in again, and send the new access token.",
+    "refresh_token": "Use the refresh token to get a new access token.",
+    "retry_later": "Send the same request again later; `Retry-After`, where it is there, says after how many seconds.",
+    "fix_request": "Correct the request; the same one will be refused again.",
+    "request_scope": "Ask the issuer for a token that has the scopes named.",
+    "request_role": "Ask whoever hands out roles for what is named.",
+    "change_network": "Call from an allowed network, or ask the operator to allow the address.",
+    "contact_owner": "Nothing that the caller can do alone: ask the owner of the resource or of the service.",
+}
+"""What the caller can do, by the remedy."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from authz403 import __version__
+from authz403.cli.discreet import Discreet
 from authz403.cli.loading import load, load_guarded, takes_app
 
 if TYPE_CHECKING:
@@ -123,6 +124,76 @@ def lock(
     if not checks and claims is None:
         write(found, file)
     sys.exit(0 if is_fine else 1)
+
+
+@authz403.command(cls=Discreet)
+@click.argument("asked", nargs=-1, metavar="[APP] METHOD PATH")
+@click.option("--factory", is_flag=True, help="APP names a function that makes the app.")
+@click.option("--token", metavar="TOKEN|-", help="The token; - reads it from stdin, which no list of processes shows.")
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with the token.")
+@click.option("--token-env", metavar="NAME", help="The variable of the environment that holds the token.")
+@click.option("--address", metavar="ADDRESS", help="Where the connection comes from.")
+@click.option("--origin", metavar="ORIGIN", help="The Origin header.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="One more header; may be repeated.")
+@click.option("--at", metavar="TIME", help="Decide as at that time: seconds since the epoch, or ISO 8601.")
+@click.option("--unverified", is_flag=True, help="Believe the token's claims without looking at its signature.")
+@click.option("--event", is_flag=True, help="Explain the event in a line of the log on stdin; leave METHOD PATH out.")
+@click.option("--json", "as_object", is_flag=True, help="Print an object of JSON.")
+def explain(
+    *,
+    asked: tuple[str, ...],
+    factory: bool,
+    token: str | None,
+    token_file: Path | None,
+    token_env: str | None,
+    address: str | None,
+    origin: str | None,
+    headers: tuple[str, ...],
+    at: str | None,
+    unverified: bool,
+    event: bool,
+    as_object: bool,
+) -> None:
+    """Say why APP refuses a request, or lets it in: route, policy, caller, every check, and what to do.
+
+    The decision is the gate's own. Nothing of the app runs, and the token is shown nowhere. METHOD is WEBSOCKET for a
+    handshake. Keys are fetched where they would be; --unverified needs none, and says loudly that it proves nothing.
+
+    Exits with 0 if the request is allowed, with 1 if it is refused.
+
+    \b
+    Examples:
+      authz403 explain shop.main:app POST /orders --token-env TOKEN
+      pbpaste | authz403 explain shop.main:app POST /orders --token - --unverified
+      authz403 explain shop.main:app GET /admin --address 203.0.113.7 --json
+      authz403 explain shop.main:app OPTIONS /orders --origin https://app.example \\
+          --header 'Access-Control-Request-Method: POST'
+      grep 01JDX3Q8Z6M4T7V2K9C5R1B0NA service.log | authz403 explain --event
+    """  # noqa: D301 - as above
+    from authz403.cli.explain import Given, as_json, as_text, explained, moment_given, token_given  # noqa: PLC0415 - as above
+    from authz403.cli.log_lines import event_given, explained_event  # noqa: PLC0415 - as above
+
+    if event:
+        if len(asked) > 1:
+            raise click.UsageError("--event takes the request from the log: leave METHOD and PATH out")
+        told = explained_event(event_given(), load_guarded(asked[0], factory=factory) if asked else None)
+    else:
+        if len(asked) not in {2, 3}:
+            raise click.UsageError("say METHOD and PATH, and before them APP (see --help)")
+        *name, method, path = asked
+        given = Given(
+            method,
+            path,
+            token=token_given(token, token_file, token_env),
+            address=address,
+            origin=origin,
+            headers=headers,
+            at=None if at is None else moment_given(at),
+            is_unverified=unverified,
+        )
+        told = explained(load_guarded(name[0] if name else None, factory=factory), given)
+    click.echo(as_json(told) if as_object else as_text(told))
+    sys.exit(0 if told.allowed else 1)
 
 
 @authz403.command()

@@ -12,20 +12,8 @@ from authz403.decision import Decision
 from authz403.openapi import denial_schema
 from authz403.policy import Kind, Unmet
 from authz403.problem import DEFAULT_TYPE_BASE, Problems
+from authz403.reasons import REMEDIES
 from authz403.request import AccessRequest
-
-REMEDIES: Final = {
-    "sign_in": "Sign in, and send the access token as `Authorization: Bearer <token>`.",
-    "sign_in_again": "Sign in again, and send the new access token.",
-    "refresh_token": "Use the refresh token to get a new access token.",
-    "retry_later": "Send the same request again later; `Retry-After`, where it is there, says after how many seconds.",
-    "fix_request": "Correct the request; the same one will be refused again.",
-    "request_scope": "Ask the issuer for a token that has the scopes named.",
-    "request_role": "Ask whoever hands out roles for what is named.",
-    "change_network": "Call from an allowed network, or ask the operator to allow the address.",
-    "contact_owner": "Nothing that the caller can do alone: ask the owner of the resource or of the service.",
-}
-"""What the caller can do, by the remedy."""
 
 _CURED_BY: Final = {
     "sign_in": "the caller",
