@@ -34,9 +34,9 @@ _SEPARATE: Final[dict[str, Any]] = (
 )
 
 
-def run(*arguments: str, color: bool = False) -> Done:
+def run(*arguments: str, color: bool = False, stdin: str | None = None) -> Done:
     """Run `authz403 ...` in this process."""
-    found = CliRunner(**_SEPARATE).invoke(authz403, arguments, color=color, catch_exceptions=False)
+    found = CliRunner(**_SEPARATE).invoke(authz403, arguments, input=stdin, color=color, catch_exceptions=False)
     return Done(found.exit_code, found.stdout, found.stderr)
 
 
@@ -67,9 +67,9 @@ class Commands:
             if str(getattr(module, "__file__", None) or "").startswith(str(self.directory)):
                 del sys.modules[name]
 
-    def run(self, *arguments: str, color: bool = False) -> Done:
+    def run(self, *arguments: str, color: bool = False, stdin: str | None = None) -> Done:
         """Run `authz403 ...` in this process."""
-        return run(*arguments, color=color)
+        return run(*arguments, color=color, stdin=stdin)
 
     def run_apart(self, *arguments: str, **environment: str) -> Done:
         """Run `authz403 ...` in a process of its own, as Django needs it."""

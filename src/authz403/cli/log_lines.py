@@ -73,9 +73,11 @@ def _value(text: str) -> object:
     if _LITERAL.match(text) is None:
         return text
     try:
-        return ast.literal_eval(text)
+        value: object = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    # logfmt quotes what it made a text of: a list, a mapping
+    return _value(value) if isinstance(value, str) and value[:1] in {"[", "{"} else value
 
 
 def explained_event(event: Mapping[str, object], found: Guarded | None) -> Explanation:
