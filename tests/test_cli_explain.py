@@ -6,7 +6,10 @@ import io
 import json
 import logging
 import re
+import runpy
+import shlex
 from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -300,6 +303,8 @@ caller      user ada, by a token in Authorization
             scopes: orders:read; roles: none; permissions: none
             issued 2027-01-15 08:00:00 UTC; expires in 5 min, at 2027-01-15 08:05:00 UTC
 checks      x failed      scopes('orders:read', 'orders:write'): missing scope orders:write
+hint        the token has other scopes: if orders:write was asked for, the provider dropped it; does it know this \
+scope, and may this client have it?
 
 What to do
   caller    Ask the issuer for a token that has orders:write.
@@ -689,3 +694,63 @@ def test_every_error_is_one_line(apps: Commands) -> None:
     """No traceback, and nothing but the usage before it."""
     done = run(apps, "more:app", "GET", "/", "--at", "soon")
     assert re.fullmatch(r"Error: [^\n]+\n", done.errors)
+
+
+# ---- the page
+
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "explain-a-decision.md"
+EXAMPLES: Final = PAGE.parent.parent / "examples"
+_TIMES: Final = re.compile(r"(?:expires in \d+ (?:min|s)|at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC)")
+
+
+def token_of(line: str) -> str:
+    """Return the token that a line of the page makes."""
+    made = runpy.run_path(str(EXAMPLES / "make_token.py"))["make_token"]
+    found = re.search(r"python make_token.py (\w+) ([\w:]+)(?: --role (\w+))?", line)
+    assert found is not None
+    token: str = made(found[1], [found[2]], [found[3]] if found[3] else [])
+    return token
+
+
+def test_the_transcripts_of_the_page_are_real(shop: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command of the page says what stands below it, but for the times of the tokens, which are made here."""
+    shop.write(shop=(EXAMPLES / "tutorial.py").read_text(encoding="utf-8"))
+    logged = re.search(r"```json\n(.*?)```", (PAGE.parent / "find-out-why.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert logged is not None
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    ran = 0
+    for block in blocks:
+        _, *parts = re.split(r"^\$ (.+)\n", block, flags=re.MULTILINE)
+        for line, shown in zip(parts[::2], parts[1::2], strict=True):
+            if line.startswith("export TOKEN="):
+                monkeypatch.setenv("TOKEN", token_of(line))
+                continue
+            before, pipe, command = line.rpartition(" | ")
+            stdin = None
+            if pipe:
+                stdin = token_of(before) if "make_token" in before else logged[1].replace("\n", "")
+            done = shop.run(*shlex.split(command)[1:], stdin=stdin)
+            assert _TIMES.sub("", done.output) == _TIMES.sub("", shown), line
+            ran += 1
+    assert ran == 5
+
+
+def test_the_code_of_the_page_explains(shop: Commands) -> None:
+    """The lines under "In Python" do what is said of them."""
+    shop.write(shop=(EXAMPLES / "tutorial.py").read_text(encoding="utf-8"))
+    monitored = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert monitored is not None
+    names: dict[str, Any] = runpy.run_path(str(shop.directory / "shop.py"))
+    names["AccessRequest"] = AccessRequest
+    names["token"] = token_of("python make_token.py alice orders:read ")
+    exec(monitored[1], names)  # noqa: S102 - the page's own code
+    assert names["told"].reason == "insufficient_scope"
+    assert names["told"].caller.subject == "alice"
+
+
+def test_the_reference_names_every_field() -> None:
+    """What `--json` prints is described."""
+    reference = (PAGE.parent.parent / "reference" / "command-line.md").read_text(encoding="utf-8")
+    names = [*SCHEMA, *SCHEMA["caller"], *SCHEMA["client"], *SCHEMA["advice"], *CHECK]
+    assert [name for name in names if f"`{name}`" not in reference] == []

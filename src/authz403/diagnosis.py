@@ -229,7 +229,7 @@ def _for_caller(told: Explanation) -> str:
     if reason is Reason.INSUFFICIENT_SCOPE and told.missing_scopes:
         return f"Ask the issuer for a token that has {_one_of(told) or ', '.join(told.missing_scopes)}."
     if reason is Reason.ROLE_REQUIRED and told.missing_roles:
-        return f"Ask whoever hands out roles for {' or '.join(told.missing_roles)}."
+        return f"Ask whoever hands out roles for the role {' or '.join(told.missing_roles)}."
     if reason is Reason.PERMISSION_REQUIRED and told.missing_permissions:
         return f"Ask whoever hands out roles for the permission {', '.join(told.missing_permissions)}."
     if reason in _CALLER:

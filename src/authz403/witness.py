@@ -61,6 +61,7 @@ class Witness:
         network: Network,
         version: str,
         *,
+        origin: str | None,
         now: float,
         identify: Callable[[], Identity | Need[Identity]],
     ) -> Explanation:
@@ -92,7 +93,7 @@ class Witness:
                 report_only=outcome.report_only,
                 caller=caller_of(known, now, is_asked_for=is_asked_for),
                 client=_client(outcome, network),
-                origin=next(iter(outcome.request.fields.get("origin", ())), None),
+                origin=origin,
                 checks=() if policy is None else tuple(self._checks(policy)),
                 required_scopes=decision.required_scopes,
                 missing_scopes=decision.missing_scopes,

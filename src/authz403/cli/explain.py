@@ -87,6 +87,8 @@ def explained(found: Guarded, given: Given) -> Explanation:
         gate._clock = lambda: at  # noqa: SLF001 - of a copy that is made for this question alone
     told = gate.explain(_request(found, given, asked.root_path), found.app)
     told = replace(told, is_verified=not given.is_unverified)
+    if given.address is None and told.client.address is None:
+        told = replace(told, client=replace(told.client, how="no --address was given"))
     if told.known_reason is Reason.MISSING_TOKEN and told.hint is None and _has_token(query):
         told = replace(told, hint="a token in the query is not read")
     return _with_tips(in_short(told), given)
@@ -232,6 +234,9 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield from _labelled("written", told.written or (["nowhere: it is the default"] if told.is_default else []))
     yield from _labelled("caller", list(_caller(told)))
     yield from _labelled("checks", list(_checks(told.checks, "")))
+    # "it expired" stands in the line as "token issued for alice expired"
+    if told.hint is not None and told.hint.removeprefix("it ") not in told.diagnosis:
+        yield from _labelled("hint", [told.hint])
     if told.advice.caller or told.advice.operator:
         yield ""
         yield "What to do"
