@@ -430,6 +430,28 @@ def test_the_token_is_shown_nowhere(apps: Commands) -> None:
             assert "Traceback" not in said
 
 
+def test_an_opaque_token_that_somebody_quotes_is_cut_out(apps: Commands) -> None:
+    """What does not look like a token is one all the same."""
+    apps.write(
+        quoting="""
+from starlette.applications import Starlette
+from authz403 import Gate, authenticated
+from authz403.asgi import AuthzMiddleware
+
+class Keys:
+    fields = {"authorization"}
+    def identify(self, request, now):
+        raise LookupError(request.fields["authorization"][0].partition(" ")[2] + " is not a key")
+
+app = AuthzMiddleware(Starlette(), gate=Gate(tokens=Keys(), default=authenticated), routes_of=None)
+"""
+    )
+    for more in ((), ("--json",)):
+        done = run(apps, "quoting:app", "GET", "/", "--token", "k3y-of-somebody", *more)
+        assert "LookupError: [token] is not a key" in done.output, done.errors
+        assert "k3y" not in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

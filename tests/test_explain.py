@@ -13,6 +13,8 @@ from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 import authz403.flask
@@ -43,8 +45,9 @@ from authz403.explanation import FAILED, NOT_REACHED, PASSED, UNKNOWN, Check, Ex
 from authz403.facts import Facts
 from authz403.policy import Unmet
 from authz403.request import AccessRequest
+from tests.apps_made import FRAMEWORKS, add_route, bearer, client_of, gate_with, signed
 from tests.apps_made import NOW as OUTCOMES_NOW
-from tests.apps_made import gate_with, signed
+from tests.apps_made import guarded as put_behind
 from tests.gates_made import (
     ALICE,
     INSIDE,
@@ -416,6 +419,37 @@ def test_it_is_told_how_the_address_was_found(
     assert (client.address, client.peer, client.how) == (address, peer, how)
 
 
+def test_what_a_guarded_group_lets_in_and_nothing_takes_is_told() -> None:
+    """The guard is judged, and then the app answers 404."""
+    gate = Gate(tokens=Callers(ALICE))
+    told = gate.explain(AccessRequest("GET", "/api/nothing", INSIDE), endpoint_app())
+    assert told.allowed
+    assert told.answers_itself == "no route of the app takes it: the app answers it by itself, with 404 as a rule"
+    assert results(told.checks) == [("networks('10.0.0.0/8')", PASSED)]
+    assert gate.explain(AccessRequest("GET", "/api/nothing", OUTSIDE), endpoint_app()).reason == "ip_not_allowed"
+
+
+def test_a_source_that_raises_is_told_as_what_it_is() -> None:
+    """The decision is 500 `policy_error`; where it was not asked for, the rest is told all the same."""
+
+    class Broken(Callers):
+        def identify(self, request: AccessRequest, now: float) -> Identity | None:
+            raise LookupError("no such session")
+
+    wanted = networks("10.0.0.0/8") & scopes("a")
+    gate = Gate(tokens=Broken(None), rules=[Rule("*", "/**", wanted)])
+    told = gate.explain(AccessRequest("GET", "/", INSIDE))
+    assert (told.status, told.reason) == (500, "policy_error")
+    assert "raised LookupError: no such session (test_explain.py:" in told.diagnosis
+    assert results(told.checks) == [("networks('10.0.0.0/8')", PASSED), ("scopes('a')", NOT_REACHED)]
+    refused = gate.explain(AccessRequest("GET", "/", OUTSIDE))
+    assert refused.reason == "ip_not_allowed"
+    assert refused.caller.hint is not None
+    assert refused.caller.hint.startswith("the source of identities raised LookupError: no such session")
+    alone = Gate(tokens=Broken(None), default=authenticated).explain(AccessRequest("GET", "/", INSIDE))
+    assert (alone.reason, results(alone.checks)) == ("policy_error", [("authenticated", NOT_REACHED)])
+
+
 # ---- nothing else happens
 
 
@@ -429,6 +463,29 @@ def test_nothing_is_written_run_or_put_into_the_app(caplog: pytest.LogCaptureFix
     assert before == (app.router.routes, list(app.router.routes), app.router.middleware_stack, app.middleware_stack)
     assert all(type(getattr(route, "app", None)).__module__ != "authz403.door" for route in app.router.routes)
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", FRAMEWORKS)
+def test_a_service_that_runs_can_be_asked(kind: type[Starlette]) -> None:
+    """With doors and latches in place, the answer is that of the next request."""
+
+    @requires(scopes("orders:read"))
+    async def read(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    gate = gate_with()
+    app = kind()
+    add_route(app, "/orders", read)
+    put_behind(app, gate)
+    client = client_of(app)
+    for claims in ({"scope": "orders:read"}, {}):
+        headers = bearer(**claims)
+        answer = client.get("/orders", headers=headers)
+        fields = {"authorization": (headers["Authorization"],)}
+        told = gate.explain(AccessRequest("GET", "/orders", INSIDE, fields), app)
+        assert (told.status, told.reason) == (answer.status_code, answer.headers.get("Authz-Reason"))
+        assert told.route == "/orders"
+    assert client.get("/orders", headers=bearer(scope="orders:read")).text == "ok"
 
 
 def test_a_gate_that_only_reports_says_what_it_would_refuse() -> None:

@@ -26,6 +26,91 @@ _LET_IN = (
 
 
 VARIANTS: Final = (
+    # ---- explanations
+    Variant(
+        "believes tokens in the gate itself",
+        "cli/believed.py",
+        "found = copy(gate)",
+        "found = gate",
+        ("test_cli_explain.py::test_the_gate_itself_never_believes",),
+    ),
+    Variant(
+        "takes the keys from a source that gates share",
+        "cli/believed.py",
+        "found = copy(source)",
+        "found = source",
+        ("test_cli_explain.py::test_the_gate_itself_never_believes",),
+    ),
+    Variant(
+        "calls an unverified token verified",
+        "cli/explain.py",
+        "is_verified=not given.is_unverified",
+        "is_verified=True",
+        ("test_cli_explain.py::test_claims_may_be_believed_and_that_is_said_loudly",),
+    ),
+    Variant(
+        "shows a token in an error",
+        "cli/discreet.py",
+        "harmless_text(line) for line in",
+        "line for line in",
+        ("test_cli_explain.py::test_the_token_is_shown_nowhere",),
+    ),
+    Variant(
+        "shows a token that stands where none belongs",
+        "cli/explain.py",
+        "return harmless_text(told)",
+        "return told",
+        ("test_cli_explain.py::test_the_token_is_shown_nowhere",),
+    ),
+    Variant(
+        "shows a token that a claim quotes",
+        "explanation.py",
+        "        return harmless_text(value)\n    if is_dataclass",
+        "        return value\n    if is_dataclass",
+        ("test_explain.py::test_an_explanation_is_plain_json",),
+    ),
+    Variant(
+        "shows an opaque token that somebody's own code quotes",
+        "cli/explain.py",
+        '            text = text.replace(secret, "[token]")',
+        "            pass",
+        ("test_cli_explain.py::test_an_opaque_token_that_somebody_quotes_is_cut_out",),
+    ),
+    Variant(
+        "shows as passed what cannot be told",
+        "witness.py",
+        "return UNKNOWN if unmet.unknown else FAILED",
+        "return PASSED if unmet.unknown else FAILED",
+        ("test_explain.py::test_checks_agree_with_the_decision",),
+    ),
+    Variant(
+        "shows as asked what no decision asked",
+        "witness.py",
+        "if settled or (requirement.joined",
+        "if (requirement.joined",
+        ("test_explain.py::test_the_tree_is_kept_in_the_order_in_which_it_is_asked",),
+    ),
+    Variant(
+        "asks a test of one's own anew for every line that is shown",
+        "witness.py",
+        "        return super().__contains__(key)",
+        "        return False",
+        ("test_explain.py::test_a_test_of_ones_own_is_asked_once_or_is_not_reached",),
+    ),
+    Variant(
+        "shows as passed what was not asked",
+        "witness.py",
+        "_not_reached(part) if refused or facts is None else check_of(part, facts)",
+        "check_of(part, facts or Facts(AccessRequest('', ''), now=0.0))",
+        ("test_explain.py::test_a_refusal_by_network_reaches_no_token",),
+    ),
+    Variant(
+        "fails where a source does that nobody had to ask",
+        "witness.py",
+        "    except Exception as error:  # noqa: BLE001 - a source of the user's own may raise anything",
+        "    except ConnectionError as error:",
+        ("test_explain.py::test_a_source_that_raises_is_told_as_what_it_is",),
+    ),
     # ---- pages of other sites
     Variant(
         "takes any principal of a request with an Authorization header for one that a token named",

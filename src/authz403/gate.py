@@ -411,6 +411,7 @@ class Gate:
             settled(seen.decide(request, asked.routes, asked.native(sent))),
             self._network,
             self.policy_version,
+            walk=asked.walk,
             origin=next(iter(sent.fields.get(ORIGIN, ())), None),
             now=now,
             identify=lambda: self._identifier.identify(request, now),

@@ -15,7 +15,7 @@ from typing import Final
 from authz403.audit import Audit, Level
 from authz403.decision import Outcome
 from authz403.diagnosis import diagnosed
-from authz403.endpoint import Endpoint, Found, Policy
+from authz403.endpoint import Endpoint, Found, Policy, Walked
 from authz403.explanation import FAILED, NOT_REACHED, PASSED, UNKNOWN, Caller, Check, Client, Explanation, Result
 from authz403.facts import Facts, Rejected
 from authz403.fulfil import fulfilled_blocking
@@ -61,6 +61,7 @@ class Witness:
         network: Network,
         version: str,
         *,
+        walk: Walked | None,
         origin: str | None,
         now: float,
         identify: Callable[[], Identity | Need[Identity]],
@@ -69,10 +70,11 @@ class Witness:
         decision, policy, endpoint = outcome.decision, self.policy, None if self.found is None else self.found.endpoint
         identity = None if self.facts is None else self.facts.identity
         is_asked_for = identity is not None
-        known = identify() if identity is None else identity
-        while isinstance(known, Need):
-            known = known.resume(fulfilled_blocking(known))
+        if identity is None:
+            identity = _found_out(identify)
         error = decision.error
+        answers_itself = _answers_itself(self.found, outcome.request.path, is_group=self._is_group(walk))
+        asks_nothing = answers_itself is not None and not self.written and decision.allowed
         return diagnosed(
             Explanation(
                 method=outcome.request.method,
@@ -85,16 +87,16 @@ class Witness:
                 detail=decision.detail,
                 route=None if endpoint is None else endpoint.route,
                 endpoint=None if endpoint is None else endpoint.name,
-                answers_itself=_answers_itself(self.found, outcome.request.path),
-                policy=None if policy is None else policy.words,
+                answers_itself=answers_itself,
+                policy=None if policy is None or asks_nothing else policy.words,
                 written=self.written,
                 is_default=policy is not None and endpoint is not None and not self.written,
                 concealed=decision.concealed and not decision.allowed,
                 report_only=outcome.report_only,
-                caller=caller_of(known, now, is_asked_for=is_asked_for),
+                caller=caller_of(identity, now, is_asked_for=is_asked_for),
                 client=_client(outcome, network),
                 origin=origin,
-                checks=() if policy is None else tuple(self._checks(policy)),
+                checks=() if policy is None or asks_nothing else tuple(self._checks(policy)),
                 required_scopes=decision.required_scopes,
                 missing_scopes=decision.missing_scopes,
                 required_roles=decision.required_roles,
@@ -106,16 +108,23 @@ class Witness:
             )
         )
 
+    def _is_group(self, walk: Walked | None) -> bool:
+        """Tell whether what was found is a guarded group that lets the request in, where nothing takes it."""
+        endpoint = None if self.found is None else self.found.endpoint
+        if endpoint is None or walk is None or not endpoint.route.endswith("/**"):
+            return False
+        return all(served.endpoint is not endpoint for served in walk.served)
+
     def _checks(self, policy: Policy) -> Iterator[Check]:
         """Yield the checks in the order in which they are judged, those that one `&` combines side by side."""
         facts, refused = self.facts, False
         for part in (policy.first, policy.rest):
             if part is anyone and policy.requirement is not anyone:
                 continue
-            if facts is None:
-                yield Check(words=repr(part), result=PASSED)  # nothing but anyone asks nothing
+            if part is anyone:
+                yield Check(words=repr(part), result=PASSED)
                 return
-            told = _not_reached(part) if refused else check_of(part, facts)
+            told = _not_reached(part) if refused or facts is None else check_of(part, facts)
             refused = refused or told.result != PASSED
             yield from told.parts if told.joined == "all" else (told,)
 
@@ -186,6 +195,17 @@ class _Answers(dict[int, object]):
         return super().__contains__(key)
 
 
+def _found_out(identify: Callable[[], Identity | Need[Identity]]) -> Identity:
+    """Return who calls, for whoever wants to know; a source that fails says nothing."""
+    try:
+        found = identify()
+        while isinstance(found, Need):
+            found = found.resume(fulfilled_blocking(found))
+    except Exception as error:  # noqa: BLE001 - a source of the user's own may raise anything
+        return Rejected(Reason.POLICY_ERROR, f"the source of identities raised {told_error(error)}")
+    return found
+
+
 def written_for(rules: Rules, found: Found, path: str, method: str) -> Iterator[str]:
     """Yield where the rules and marks that apply are written."""
     paths = (path,) if found.own_path is None else (found.own_path, path)
@@ -202,9 +222,9 @@ def _by_class(found: Found) -> bool:
     return endpoint is not None and bool(endpoint.by_method)
 
 
-def _answers_itself(found: Found | None, path: str) -> str | None:
+def _answers_itself(found: Found | None, path: str, *, is_group: bool) -> str | None:
     """Say what the app answers by itself, where no route takes a request."""
-    if found is None or (found.endpoint is not None and found.betrayed is None):
+    if found is None or (found.endpoint is not None and found.betrayed is None and not is_group):
         return None
     betrayed = found.betrayed
     if betrayed is None:

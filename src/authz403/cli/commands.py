@@ -170,21 +170,23 @@ def explain(
           --header 'Access-Control-Request-Method: POST'
       grep 01JDX3Q8Z6M4T7V2K9C5R1B0NA service.log | authz403 explain --event
     """  # noqa: D301 - as above
-    from authz403.cli.explain import Given, as_json, as_text, explained, moment_given, token_given  # noqa: PLC0415 - as above
+    from authz403.cli.explain import Given, as_json, as_text, explained, hidden, moment_given, token_given  # noqa: PLC0415 - as above
     from authz403.cli.log_lines import event_given, explained_event  # noqa: PLC0415 - as above
 
     if event:
         if len(asked) > 1:
             raise click.UsageError("--event takes the request from the log: leave METHOD and PATH out")
+        sent = None
         told = explained_event(event_given(), load_guarded(asked[0], factory=factory) if asked else None)
     else:
         if len(asked) not in {2, 3}:
             raise click.UsageError("say METHOD and PATH, and before them APP (see --help)")
         *name, method, path = asked
+        sent = token_given(token, token_file, token_env)
         given = Given(
             method,
             path,
-            token=token_given(token, token_file, token_env),
+            token=sent,
             address=address,
             origin=origin,
             headers=headers,
@@ -192,7 +194,7 @@ def explain(
             is_unverified=unverified,
         )
         told = explained(load_guarded(name[0] if name else None, factory=factory), given)
-    click.echo(as_json(told) if as_object else as_text(told))
+    click.echo(hidden(as_json(told) if as_object else as_text(told), sent))
     sys.exit(0 if told.allowed else 1)
 
 

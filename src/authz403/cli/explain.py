@@ -217,6 +217,16 @@ def _harmless(told: T) -> T:
 T = TypeVar("T")
 
 
+def hidden(text: str, token: str | None) -> str:
+    """Return a text without the token that was given, in case that somebody's own code has quoted it."""
+    for secret in () if token is None else (token, token.rpartition(".")[2]):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "[token]")
+    return text
+
+
+_SHORTEST_SECRET: Final = 8  # characters: what is shorter may be part of any word
+
 _LABEL: Final = 12  # characters
 
 
@@ -228,7 +238,7 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield told.diagnosis
     yield ""
     yield from _labelled("request", [told.asked, *_origin(told)])
-    yield from _labelled("from", [_from(told)] if told.client.peer or told.client.address or told.checks else [])
+    yield from _labelled("from", [_from(told)] if told.client.address or told.client.how else [])
     yield from _labelled("route", list(_route(told)))
     yield from _labelled("policy", [told.policy] if told.policy else [])
     yield from _labelled("written", told.written or (["nowhere: it is the default"] if told.is_default else []))
