@@ -98,11 +98,11 @@ VARIANTS: Final = (
         ("test_explain.py::test_a_test_of_ones_own_is_asked_once_or_is_not_reached",),
     ),
     Variant(
-        "shows as passed what was not asked",
+        "asks what comes after a refusal",
         "witness.py",
-        "_not_reached(part) if refused or facts is None else check_of(part, facts)",
-        "check_of(part, facts or Facts(AccessRequest('', ''), now=0.0))",
-        ("test_explain.py::test_a_refusal_by_network_reaches_no_token",),
+        "_not_reached(part) if refused or facts is None",
+        "_not_reached(part) if facts is None",
+        ("test_explain.py::test_nobodys_code_is_asked_after_a_refusal",),
     ),
     Variant(
         "fails where a source does that nobody had to ask",
