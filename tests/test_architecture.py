@@ -42,17 +42,20 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 # The files that may import a third-party package: a folder ends in a slash, and `local` means inside a function only,
 # so that importing the file costs nothing. The demo is an app with its own issuer and client, so it uses what they use.
 ROOMS: dict[str, frozenset[str]] = {
-    "jwt": frozenset({"jose", "cli/demo_service"}),
-    "cryptography": frozenset({"jose", "cli/demo_service"}),
+    "jwt": frozenset({"jose", "cli/demo_service", "testing/signing"}),
+    "cryptography": frozenset({"jose", "cli/demo_service", "testing/signing"}),
     "structlog": frozenset({"audit"}),
     "starlette": frozenset(
-        {"route_objects", "routing", "layers", "walk", "asgi_io", "door", "asgi", "starlette", "cli/demo_service"}
+        {"route_objects", "routing", "layers", "walk", "asgi_io", "door", "asgi", "starlette"}
+        | {"cli/demo_service", "testing/clients:local"}
     ),
-    "httpx2": frozenset({"fetch:local", "cli/demo"}),
+    "httpx2": frozenset({"fetch:local", "cli/demo", "testing/clients:local"}),
     "fastapi": frozenset({"fastapi", "route_objects:local", "cli/demo_service"}),
     "flask": frozenset({"flask", "flask_routes"}),
     "werkzeug": frozenset({"flask", "flask_routes"}),
-    "django": frozenset({"django", "django_routes", "cli/loading:local"}),
+    "django": frozenset(
+        {"django", "django_routes", "cli/loading:local", "testing/clients:local", "testing/seam:local"}
+    ),
     "asgiref": frozenset({"django"}),
     "publicsuffixlist": frozenset({"origins:local"}),
     "click": frozenset({"cli/"}),
