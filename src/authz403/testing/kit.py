@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from authz403.claims import ClaimPath
-from authz403.errors import Mistakes
+from authz403.errors import ConfigurationError, Mistake, Mistakes
 from authz403.gate import Gate
 from authz403.guarded import Guarded
 from authz403.identity import Identifier
@@ -124,15 +124,14 @@ class Authz:
     def token_of(self, caller: Caller, gate: Gate | None) -> str:
         """Return the token of a caller for a gate; raises `ConfigurationError` where the gate takes none."""
         source = self.tokens if gate is None else source_of(gate.sources, caller.issuer)
-        mistakes = Mistakes("the token")
         if source is None:
-            mistakes.add("app", "", "its gate has no BearerTokens; use authz.client(app, ...) or acting_as")
+            _no_tokens("the token")
+        mistakes = Mistakes("the token")
         for what in ("scopes", "roles", "permissions"):
             if getattr(caller, what) and not can_write(what, source, None if gate is None else rbac_of(gate)):
                 why = "tokens of this provider do not hold them; say claims= in BearerTokens where they do"
                 mistakes.add(what, getattr(caller, what), why)
         mistakes.raise_if_any()
-        assert source is not None  # noqa: S101 - noted above
         said = claims_of(caller, source, time.time() if gate is None else now_of(gate))
         token_id = _at(said, source.names.token_id[0])
         if caller.roles is not None and isinstance(token_id, str):
@@ -190,7 +189,9 @@ class Authz:
         source = source_of(gate.sources, None if caller is None else caller.issuer)
         if caller is not None and source is not None:
             token = self.token_of(caller, gate)
-        if token is not None and source is not None:
+        if token is not None:
+            if source is None:
+                _no_tokens("the client")
             fields = {**fields, **token_fields(source, token, websocket=websocket)}
         sent = sent_from(network_of(gate), address)
         sent = Sent({**fields, **sent.headers}, sent.peer)
@@ -247,6 +248,11 @@ def _with_own_keys(source: BearerTokens) -> BearerTokens:
 def _algorithm_of(source: BearerTokens) -> str:
     allowed = (_PREFERRED_ALGORITHM,) if source.algorithms is None else tuple(source.algorithms)
     return next(algorithm for algorithm in PREFERRED if algorithm in allowed)
+
+
+def _no_tokens(part: str) -> NoReturn:
+    mistake = Mistake("app", "", "its gate has no BearerTokens; use authz.client(app, sub=...) or acting_as")
+    raise ConfigurationError(part, [mistake])
 
 
 def _is_other(key: str | None) -> bool:

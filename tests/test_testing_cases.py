@@ -1,0 +1,624 @@
+import unittest
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Host, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import authz403.wsgi
+from authz403 import (
+    BearerTokens,
+    ConfigurationError,
+    Network,
+    Rbac,
+    Reason,
+    Requirement,
+    Rule,
+    any_permission,
+    any_role,
+    any_scope,
+    anyone,
+    authenticated,
+    check,
+    claim,
+    csrf_protected,
+    deny,
+    networks,
+    optional,
+    param,
+    permissions,
+    public,
+    requirement,
+    requires,
+    roles,
+    scopes,
+)
+from authz403.asgi import AuthzMiddleware
+from authz403.testing import Authz, BoundaryCase, boundary_cases
+from tests import wsgi_made
+from tests.kit_made import FRAMEWORKS, Session, app_of, fastapi_app, gate_with, starlette_app
+from tests.tokens_made import public_pem
+
+BAD: Final = [
+    "with an expired token: token_expired",
+    "with a token for another audience: wrong_audience",
+    "with a token of another key: invalid_token",
+]
+
+
+def told(cases: list[BoundaryCase]) -> list[str]:
+    """Return what each case is about and what must become of it."""
+    return [f"{case.label}: {'skipped' if case.skipped_because else case.reason or 'passes'}" for case in cases]
+
+
+def app_with(needed: Requirement, path: str = "/orders/{number}", method: str = "POST", **options: Any) -> FastAPI:  # noqa: ANN401 - any option of a gate
+    """Return an app of one endpoint."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(AuthzMiddleware, gate=gate_with(**options))
+    app.api_route(path, methods=[method])(requires(needed)(lambda: "made"))
+    return app
+
+
+def hold(authz: Authz, cases: list[BoundaryCase]) -> None:
+    """Run all cases that can be."""
+    for case in cases:
+        if case.skipped_because is None:
+            authz.check(case)
+
+
+# ---- which cases there are
+
+
+POLICIES: Final[Mapping[str, tuple[Requirement, list[str]]]] = {
+    "anyone": (anyone, ["with all that is needed: passes"]),
+    "deny": (deny, ["whoever asks: access_denied"]),
+    "authenticated": (
+        authenticated,
+        ["without a token: missing_token", *BAD, "with all that is needed: passes"],
+    ),
+    "optional": (optional, [*BAD, "with all that is needed: passes"]),
+    "scopes": (
+        scopes("a", "b"),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the scope a: insufficient_scope",
+            "without the scope b: insufficient_scope",
+            "with all that is needed: passes",
+        ],
+    ),
+    "any": (
+        any_scope("a", "b") & any_role("x", "y") & any_permission("p", "q"),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the scope a: insufficient_scope",
+            "without the role x: role_required",
+            "without the permission p: permission_required",
+            "with all that is needed: passes",
+        ],
+    ),
+    "claims": (
+        claim("plan", "pro", "team") & claim("level", 1),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the claim plan: claim_required",
+            "without the claim level: claim_required",
+            "with all that is needed: passes",
+        ],
+    ),
+    "owner": (
+        param("number", claim="orders"),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the claim orders: not_owner",
+            "with another orders: not_owner",
+            "with all that is needed: passes",
+        ],
+    ),
+    "step-up": (
+        authenticated.stepped_up(acr_values=["mfa"], max_age=60),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "with an old sign-in: step_up_required",
+            "without the claim acr: step_up_required",
+            "with all that is needed: passes",
+        ],
+    ),
+    "networks": (
+        networks("10.0.0.0/8", "fd00::/8"),
+        ["from a foreign network: ip_not_allowed", "with all that is needed: passes"],
+    ),
+    "network-and-role": (
+        networks("10.0.0.0/8") & roles("admin"),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the role admin: role_required",
+            "from a foreign network: ip_not_allowed",
+            "with all that is needed: passes",
+        ],
+    ),
+    "not": (
+        authenticated & ~roles("guest") & ~networks("10.0.0.0/8") & ~claim("locked", True) & ~scopes("x"),  # noqa: FBT003 - a value
+        [
+            "without a token: missing_token",
+            *BAD,
+            "with the role guest: access_denied",
+            "with the claim locked: access_denied",
+            "with the scope x: access_denied",
+            "from a foreign network: access_denied",
+            "with all that is needed: passes",
+        ],
+    ),
+    "or": (
+        scopes("a") | networks("10.0.0.0/8"),
+        [
+            "without a token: missing_token",
+            "with an expired token: token_expired",
+            "with a token for another audience: wrong_audience",
+            "with a token of another key: invalid_token",
+            "without the scope a (of scopes('a')): insufficient_scope",
+            "from a foreign network: missing_token",
+            "with scopes('a'): passes",
+            "with networks('10.0.0.0/8'): passes",
+        ],
+    ),
+    "csrf": (
+        csrf_protected() & authenticated,
+        [
+            "without a token: missing_token",
+            *BAD,
+            "from a page of another site: csrf_failed",
+            "with all that is needed: passes",
+        ],
+    ),
+    "own": (
+        requirement("plan_expired", lambda _: 1 / 0 > 1) & scopes("a"),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the scope a: insufficient_scope",
+            "with all that is needed: skipped",
+        ],
+    ),
+    "predicate": (
+        claim("age", lambda age: age > 17),
+        ["without a token: missing_token", *BAD, "with all that is needed: skipped"],
+    ),
+    "not-own": (
+        ~requirement("plan_expired", lambda _: True) & authenticated,
+        ["without a token: missing_token", *BAD, "with all that is needed: skipped"],
+    ),
+    "impossible": (
+        networks("10.0.0.0/8") & networks("192.168.0.0/16"),
+        ["from a foreign network: ip_not_allowed", "with all that is needed: skipped"],
+    ),
+    "contradiction": (
+        scopes("a") & ~scopes("a"),
+        [
+            "without a token: missing_token",
+            *BAD,
+            "without the scope a: insufficient_scope",
+            "with the scope a: access_denied",
+            "with all that is needed: skipped",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_boundaries_of_a_policy_are_found_and_hold(authz: Authz, name: str) -> None:
+    """Each thing left out once, with the reason that must be told, and the caller who must be let in."""
+    needed, expected = POLICIES[name]
+    cases = boundary_cases(app_with(needed))
+    assert told(cases) == expected
+    hold(authz, cases)
+    hold(authz, boundary_cases(app_with(needed.concealed())))
+
+
+def test_a_concealed_refusal_is_a_404_with_its_true_reason(authz: Authz) -> None:
+    """Told by what was decided, as the response does not say it."""
+    cases = boundary_cases(app_with(roles("admin").concealed()))
+    missing = cases[0]
+    assert (missing.reason, missing.status, missing.concealed) == (Reason.MISSING_TOKEN, 404, True)
+    hold(authz, cases)
+
+
+def test_a_role_that_another_one_includes_is_no_boundary(authz: Authz) -> None:
+    """What roles mean is the gate's matter, and so are permissions that they grant."""
+    rbac = Rbac(hierarchy={"root": ["admin"]}, grants={"admin": ["refund"]})
+    cases = boundary_cases(app_with(roles("root", "admin") & permissions("refund", "x"), rbac=rbac))
+    assert [case.label for case in cases if case.label.startswith("without the")] == [
+        "without the role root",
+        "without the permission x",
+    ]
+    hold(authz, cases)
+
+
+def test_roles_that_are_looked_up_are_given(authz: Authz) -> None:
+    """No look-up is made, and Auth0's tokens, which hold none, are no hindrance."""
+
+    def looked_up(_: object) -> list[str]:
+        raise AssertionError("roles were looked up")
+
+    source = BearerTokens(issuer="https://id.example", audience="a", key=public_pem(), claims="auth0")
+    cases = boundary_cases(app_with(roles("admin"), tokens=source, rbac=Rbac(roles_for=looked_up)))
+    assert told(cases)[-1] == "with all that is needed: passes"
+    hold(authz, cases)
+    cases = boundary_cases(app_with(roles("admin"), tokens=source))
+    assert [case.skipped_because for case in cases if case.skipped_because] == [
+        "tokens of this provider do not hold what it needs"
+    ] * 5
+
+
+def test_the_networks_of_the_whole_service_count(authz: Authz) -> None:
+    """Behind its proxies, with what is denied within what is allowed."""
+    network = Network(trusted_proxies=["172.16.0.0/12"], allow=["10.0.0.0/8"], deny=["10.0.0.0/28"])
+    cases = boundary_cases(app_with(scopes("a"), network=network))
+    assert told(cases)[-2:] == ["from a foreign network: ip_not_allowed", "with all that is needed: passes"]
+    assert cases[-1].address == "10.77.77.77"
+    hold(authz, cases)
+    everywhere = boundary_cases(app_with(networks("0.0.0.0/0", "::/0")))
+    assert told(everywhere) == ["from a foreign network: skipped", "with all that is needed: passes"]
+
+
+def test_further_ways_are_told_of(authz: Authz) -> None:
+    """Not all of them are tried, and that is said."""
+    cases = boundary_cases(app_with(any_of([f"s{number}" for number in range(9)])))
+    assert told(cases)[-1] == "by further ways: skipped"
+    assert sum(case.must_pass for case in cases) == 8
+    hold(authz, cases)
+
+
+def any_of(names: list[str]) -> Requirement:
+    """Return many ways to be let in."""
+    found = scopes(names[0])
+    for name in names[1:]:
+        found = found | roles(name)
+    return found
+
+
+def test_own_requirements_are_tried_where_the_test_says_who_meets_them(authz: Authz) -> None:
+    """By claims in every token, and the codes that they meet; a predicate is met by a claim that fits."""
+    needed = requirement("plan_expired", lambda facts: facts.principal.claims.get("plan") == "pro") & claim(
+        "age", lambda age: isinstance(age, int) and age > 17
+    )
+    app = app_with(needed)
+    assert [case.skipped_because for case in boundary_cases(app) if case.must_pass] == [
+        "requirement('plan_expired') is code of the app's own: say claims= that meet it and its code in meets="
+    ]
+    assert "is met by what a function says" in str(boundary_cases(app, meets={"plan_expired"})[-1].skipped_because)
+    cases = boundary_cases(app, claims={"plan": "pro", "age": 18}, meets={"plan_expired"})
+    assert told(cases)[-2:] == ["without the claim age: claim_required", "with all that is needed: passes"]
+    hold(authz, cases)
+    with pytest.raises(AssertionError, match="must be let in, and it was refused with plan_expired"):
+        hold(authz, boundary_cases(app, claims={"plan": "old", "age": 18}, meets={"plan_expired"}))
+
+
+def test_a_gate_without_tokens_has_no_bad_ones(authz: Authz) -> None:
+    """Callers are known without a credential, as by `acting_as`."""
+    cases = boundary_cases(app_with(csrf_protected() & scopes("a"), tokens=Session()))
+    assert told(cases) == [
+        "without a token: missing_token",
+        "without the scope a: insufficient_scope",
+        "from a page of another site: csrf_failed",
+        "with all that is needed: passes",
+    ]
+    hold(authz, cases)
+
+
+# ---- which requests they are
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_framework_has_its_boundaries(authz: Authz, framework: str) -> None:
+    """The same ones, and all hold; where nobody can look into the app, by the gate's rules."""
+    with app_of(framework, gate_with()) as app:
+        cases = boundary_cases(app)
+        labels = [f"{case.method} {case.label}" for case in cases if case.written]
+        assert "GET without the scope orders:read" in labels
+        assert "DELETE without the role admin" in labels
+        assert [case.skipped_because for case in cases if case.skipped_because] == []
+        hold(authz, cases)
+
+
+def test_websockets_are_opened(authz: Authz) -> None:
+    """And closed again; a refused one is answered with the reason."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(AuthzMiddleware, gate=gate_with())
+
+    @app.websocket("/live")
+    @requires(scopes("live"))
+    async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+
+    @app.websocket("/shut")
+    @requires(scopes("live"))
+    async def shut(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    cases = boundary_cases(app)
+    assert {case.method for case in cases} == {"WEBSOCKET"}
+    hold(authz, cases)
+    open_to_all = replace(cases[0], reason=Reason.NOT_OWNER)
+    with pytest.raises(AssertionError, match="refused with missing_token"):
+        authz.check(open_to_all)
+
+
+async def told_path(request: Request) -> PlainTextResponse:
+    """Tell the path."""
+    return PlainTextResponse(request.url.path)
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("/a/{x}", "/a/1"),
+        ("/a/{x:int}/{y:float}", "/a/1/1.5"),
+        ("/a/{x:uuid}", "/a/00000000-0000-4000-8000-000000000001"),
+        ("/files/{x:path}", "/files/1"),
+        ("/a/{x}.json", "/a/1.json"),
+        ("/", "/"),
+    ],
+)
+def test_a_path_has_values_for_its_parameters(authz: Authz, route: str, path: str) -> None:
+    """As its converters take them."""
+    app = Starlette(routes=[Route(route, requires(scopes("a"))(told_path))])
+    app.add_middleware(AuthzMiddleware, gate=gate_with())
+    cases = boundary_cases(app)
+    assert {case.path for case in cases} == {path}
+    hold(authz, cases)
+
+
+def test_a_path_leads_to_its_own_route_and_its_own_rule(authz: Authz) -> None:
+    """Not to one that stands before it, and not to the part of it that a rule tells apart."""
+    rules = [
+        Rule("GET", "/orders/1", anyone),
+        Rule("GET", "/orders/last", scopes("last")),
+        Rule("GET", "/named/7", scopes("seven")),
+        Rule("*", "/below/**", scopes("below")),
+        Rule("GET", "/ids/none", anyone),
+    ]
+    inside = Router([Route("/{x}", told_path), Route("/x/y", told_path)])
+    app = Starlette(
+        routes=[
+            Route("/orders/latest", public(told_path)),
+            Route("/orders/{number:int}", requires(scopes("number"))(echo())),
+            Route("/orders/{name}", requires(scopes("name"))(echo())),
+            Route("/named/{x}", requires(scopes("x"))(echo())),
+            Route("/ids/{x:int}", requires(scopes("id"))(echo())),
+            Mount("/below", inside),
+        ]
+    )
+    app.add_middleware(AuthzMiddleware, gate=gate_with(rules=rules, shared=True))
+    cases = boundary_cases(app)
+    passing = {(case.route, case.part): case.path for case in cases if case.must_pass}
+    assert passing == {
+        ("/orders/latest", None): "/orders/latest",
+        ("/orders/{number:int}", "/orders/1"): "/orders/1",
+        ("/orders/{number:int}", None): "/orders/2",
+        ("/orders/{name}", "/orders/last"): "/orders/last",
+        ("/orders/{name}", None): "/orders/a",
+        ("/named/{x}", "/named/7"): "/named/7",
+        ("/named/{x}", None): "/named/1",
+        ("/ids/{x:int}", None): "/ids/1",
+        ("/below/{x}", None): "/below/1",
+        ("/below/x/y", None): "/below/x/y",
+    }
+    hold(authz, cases)
+
+
+def echo() -> Any:  # noqa: ANN401 - an endpoint
+    """Return an endpoint of its own, to be marked."""
+
+    async def endpoint(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.url.path)
+
+    return endpoint
+
+
+def test_values_and_paths_can_be_given(authz: Authz) -> None:
+    """By name, and whole ones where a route is none that can be told by its text."""
+    app = app_with(param("number", claim="orders"))
+    cases = boundary_cases(app, params={"number": "abc"})
+    assert {case.path for case in cases} == {"/orders/abc"}
+    hold(authz, cases)
+    cases = boundary_cases(app, params={"number": "x y"}, paths={"/orders/{number}": "/orders/x y"})
+    assert {case.path for case in cases} == {"/orders/x y"}
+    hold(authz, cases)
+    with pytest.raises(AssertionError, match=r"no route took it: say params= or paths= of this route"):
+        authz.check(boundary_cases(app, paths={"/orders/{number}": "/elsewhere"})[0])
+
+
+def test_hosts_are_asked_by_their_name(authz: Authz) -> None:
+    """A host that nobody can tell is skipped, with the reason."""
+    inside = Router([Route("/x", requires(scopes("a"))(told_path))])
+    app = Starlette(routes=[Host("api.example", inside), Host("{sub}.example", inside)])
+    app.add_middleware(AuthzMiddleware, gate=gate_with())
+    cases = boundary_cases(app)
+    assert [case.skipped_because for case in cases if case.skipped_because] == [
+        "nobody knows which host {sub}.example:/x has: say paths="
+    ]
+    assert sum(case.must_pass for case in cases) == 1
+    hold(authz, cases)
+
+
+def test_any_method_is_one_that_nothing_else_is_about(authz: Authz) -> None:
+    """An app that nobody can look into takes all of them."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("hello")(scope, receive, send)
+
+    gate = gate_with(rules=[Rule("GET", "/a/*", anyone), Rule("*", "/a/**", scopes("a"))], default=authenticated)
+    guarded = AuthzMiddleware(app, gate=gate, routes_of=None)
+    cases = boundary_cases(guarded)
+    passing = [(case.method, case.part, case.path) for case in cases if case.must_pass]
+    assert ("GET", "/a/*", "/a/1") in passing
+    assert ("POST", "/a/**", "/a") in passing
+    assert ("POST", None, "/1") in passing
+    hold(authz, cases)
+
+
+def test_a_body_is_sent_by_those_who_must_pass(authz: Authz) -> None:
+    """So that handlers have what they need."""
+    seen = []
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(AuthzMiddleware, gate=gate_with())
+
+    @app.post("/orders")
+    @requires(scopes("a"))
+    def make(body: dict[str, str]) -> None:
+        seen.append(body)
+
+    cases = boundary_cases(app, bodies={"POST /orders": {"item": "lamp"}})
+    assert [case.json for case in cases if case.json is not None] == [{"item": "lamp"}]
+    hold(authz, cases)
+    assert seen == [{"item": "lamp"}]
+
+
+# ---- what becomes of them
+
+
+def test_passing_is_being_let_in_whatever_the_handler_answers(authz: Authz) -> None:
+    """A 404, a crash and a check of the handler's own are not the gate's."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(AuthzMiddleware, gate=gate_with())
+
+    @app.get("/crash")
+    @requires(scopes("a"))
+    def crash() -> None:
+        raise ZeroDivisionError
+
+    @app.get("/owned")
+    @requires(scopes("a"))
+    def owned() -> None:
+        check(condition=False, reason=Reason.NOT_OWNER)
+
+    hold(authz, boundary_cases(app))
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_open_app_fails(authz: Authz, framework: str) -> None:
+    """Each framework: a gate that lets everybody in is found out by every case that must fail."""
+    with app_of(framework, gate_with()) as app:
+        cases = [case for case in boundary_cases(app) if case.reason is not None]
+        assert len(cases) >= 8
+    with app_of(framework, gate_with(dangerously_report_only=True)) as app:
+        if framework == "wsgi":
+            rules = [Rule("*", "/**", anyone)]
+            app = authz403.wsgi.AuthzMiddleware(wsgi_made.page(), gate=gate_with(rules=rules))  # noqa: PLW2901 - opened
+        for case in cases:
+            with pytest.raises(AssertionError, match=r"must be refused with .*, and (it was let in|another policy)"):
+                replace(case, app=app).run(authz)
+
+
+class Unlocked:
+    """Middleware of the app's own that takes away what a request needs to be refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/orders"):
+            scope = {**scope, "path": "/health", "raw_path": b"/health", "method": "GET"}
+        await self.app(scope, receive, send)
+
+
+def test_an_app_that_opened_says_what_and_where(authz: Authz) -> None:
+    """A mark that is gone, a gate that is gone, a rewritten path; with request, policy, decision and answer."""
+    app = fastapi_app(gate_with())
+    case = next(case for case in boundary_cases(app) if case.label == "without the scope orders:read")
+    case.run(authz)
+    opened = FastAPI(openapi_url=None)
+    opened.add_middleware(AuthzMiddleware, gate=gate_with())
+    opened.get("/orders")(public(lambda: "lamp"))
+    with pytest.raises(AssertionError) as raised:
+        replace(case, app=opened).run(authz)
+    message = str(raised.value)
+    assert message.startswith(
+        "GET /orders: without the scope orders:read\n"
+        "  must be refused with insufficient_scope (403), and another policy held: marks: anyone\n"
+        "  request: GET /orders from 203.0.113.77\n"
+        "  policy: marks: scopes('orders:read'), written at "
+    )
+    assert "decision: GET /orders: allowed by marks: anyone\n  answer: 200\n  body: " in message
+    app.user_middleware.clear()
+    with pytest.raises(ConfigurationError, match="no gate stands before it"):
+        case.run(authz)
+    rewritten = fastapi_app(gate_with())
+    rewritten.add_middleware(Unlocked)
+    with pytest.raises(AssertionError, match="/health took it"):
+        replace(case, app=rewritten).run(authz)
+
+
+def test_a_gate_that_lets_in_what_it_should_not_is_found_out(authz: Authz, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is that went wrong, such as a requirement that is always met."""
+    app = app_with(scopes("a"))
+    cases = boundary_cases(app)
+    lacking = next(case for case in cases if case.label == "without the scope a")
+    monkeypatch.setattr("authz403.leaves.Scopes.check", lambda *_: None)
+    with pytest.raises(AssertionError, match=r"insufficient_scope \(403\), and it was let in"):
+        authz.check(lacking)
+
+
+def test_a_gate_that_refuses_whom_it_should_let_in_is_found_out(authz: Authz) -> None:
+    """And one that refuses for another reason, or whose answer something else has changed."""
+    app = app_with(scopes("a"))
+    cases = boundary_cases(app)
+    with pytest.raises(AssertionError, match=r"must be let in, and it was refused with insufficient_scope"):
+        replace(cases[-1], caller=replace(cases[-1].caller, scopes=())).run(authz)  # type: ignore[type-var]  # it has one
+    with pytest.raises(AssertionError, match=r"with not_owner \(403\), and it was refused with insufficient_scope"):
+        replace(cases[-2], reason=Reason.NOT_OWNER).run(authz)
+    with pytest.raises(AssertionError, match=r"insufficient_scope \(418\), and it was refused, and answered with 403"):
+        replace(cases[-2], status=418).run(authz)
+
+
+def test_an_answer_that_no_gate_gave_is_found_out(authz: Authz) -> None:
+    """Middleware outside answered, so that nobody decided."""
+
+    class Answering:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse("cached", 403)(scope, receive, send)
+
+    app = starlette_app(gate_with())
+    app.add_middleware(Answering)
+    with pytest.raises(AssertionError, match="no gate decided the request"):
+        authz.check(boundary_cases(app)[0])
+
+
+def test_a_case_that_cannot_be_tried_is_skipped_aloud(authz: Authz) -> None:
+    """Never taken for one that holds."""
+    case = boundary_cases(app_with(requirement("own_code", lambda _: True)))[-1]
+    assert case.must_pass
+    with pytest.raises(unittest.SkipTest, match="own_code"):
+        authz.check(case)
+
+
+def test_ids_are_plain_and_one_a_case() -> None:
+    """As pytest shows them."""
+    cases = boundary_cases(app_with(scopes("a") & roles("b")))
+    assert str(cases[0]) == "POST /orders/{number}: without a token"
+    assert len({str(case) for case in cases}) == len(cases)
+    assert [str(case) for case in cases] == [str(case) for case in boundary_cases(app_with(scopes("a") & roles("b")))]
+
+
+def test_what_is_mistyped_is_a_mistake() -> None:
+    """All at once."""
+    wrong: Any = "x"
+    with pytest.raises(ConfigurationError) as raised:
+        boundary_cases(app_with(anyone), params=wrong, paths=wrong, bodies=wrong, claims=wrong)
+    assert [mistake.field for mistake in raised.value.mistakes] == ["params", "paths", "bodies", "claims"]
