@@ -9,7 +9,7 @@ from types import TracebackType
 from authz403.principal import Principal
 from authz403.testing.callers import SUB, Caller, names_in, principal_for, source_of
 from authz403.testing.decisions import remembering
-from authz403.testing.seam import acting, now_of, rbac_of, served
+from authz403.testing.seam import acting, now_of, served
 
 
 class acting_as:  # noqa: N801 - reads as what it does, like the context managers of the standard library
@@ -44,7 +44,7 @@ class acting_as:  # noqa: N801 - reads as what it does, like the context manager
             issuer=issuer,
         )
         self._gate = gate
-        self._principal = principal_for(caller, source_of(gate.sources, issuer), rbac_of(gate), now_of(gate))
+        self._principal = principal_for(caller, source_of(gate.sources, issuer), gate.rbac, now_of(gate))
         self._entered = ExitStack()
 
     def __enter__(self) -> Principal:

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
+from authz403.addresses import Address, parse_address
 from authz403.facts import Facts, Rejected
 from authz403.leaves import Claim, Custom, Held, Networks, Param, Scopes, ServiceNetworks, SteppedUp
-from authz403.network import Address, Network, parse_address
+from authz403.network import Network
 from authz403.policy import Kind, Requirement, Unmet, _Opposite
 from authz403.principal import Principal
 from authz403.reasons import Reason
@@ -42,29 +43,26 @@ class Grant:
     unknown: str | None = None
 
 
+class Given(NamedTuple):
+    """What a test says of callers: `claims` in every token, codes of own requirements that these meet, `addresses`."""
+
+    claims: Mapping[str, object]
+    meets: Collection[str]
+    addresses: Collection[str]
+
+
 def grants_for(
-    requirement: Requirement,
-    network: Network,
-    params: Mapping[str, str],
-    claims: Mapping[str, object],
-    meets: Collection[str],
+    requirement: Requirement, network: Network, params: Mapping[str, str], given: Given
 ) -> tuple[Grant, ...]:
     """Return what callers need, by the ways to meet a requirement, no more of them than `MOST_WAYS`.
 
-    `params` are the path's parameters as text, `claims` what every caller's token says, `meets` the codes of the app's
-    own requirements that such callers meet.
+    `params` are the path's parameters as text.
     """
-    return tuple(_grant(way, network, params, claims, meets) for way in requirement.alternatives(MOST_WAYS))
+    return tuple(_grant(way, network, params, given) for way in requirement.alternatives(MOST_WAYS))
 
 
-def _grant(
-    way: Sequence[Requirement],
-    network: Network,
-    params: Mapping[str, str],
-    claims: Mapping[str, object],
-    meets: Collection[str],
-) -> Grant:
-    caller = Caller(claims=MappingProxyType(dict(claims)))
+def _grant(way: Sequence[Requirement], network: Network, params: Mapping[str, str], given: Given) -> Grant:
+    caller = Caller(claims=MappingProxyType(dict(given.claims)))
     found = Grant(words=" & ".join(repr(leaf) for leaf in way))
     needs_caller = False
     for leaf in way:
@@ -84,14 +82,14 @@ def _grant(
             caller = _claiming(caller, leaf.claim, owned)
         elif isinstance(leaf, SteppedUp):
             caller = _stepped_up(leaf, caller)
-        elif isinstance(leaf, Custom) and str(leaf.refusals[0]) not in meets:
+        elif isinstance(leaf, Custom) and str(leaf.refusals[0]) not in given.meets:
             told = f"{leaf!r} is code of the app's own: say claims= that meet it and its code in meets="
             found = replace(found, unknown=told)
         elif isinstance(leaf, _Opposite):
             if isinstance(leaf._inner, Custom):
                 found = replace(found, unknown=f"{leaf!r} is code of the app's own")
             found = replace(found, forbidden=(*found.forbidden, *_forbidden(leaf._inner, caller)))
-    found = _at_an_address(found, way, network)
+    found = _at_an_address(found, way, network, given.addresses)
     return replace(found, caller=caller if needs_caller else None)
 
 
@@ -146,24 +144,28 @@ def _having(what: str, names: tuple[str, ...]) -> str:
 # ---- addresses
 
 
-def _at_an_address(grant: Grant, way: Sequence[Requirement], network: Network) -> Grant:
+def _at_an_address(grant: Grant, way: Sequence[Requirement], network: Network, addresses: Collection[str]) -> Grant:
     leaves = [leaf for leaf in way if leaf.kind is Kind.NETWORK]
-    for text, address in _addresses(leaves, network):
+    for text, address in _addresses(leaves, network, addresses):
         if all(leaf.check(_seen_from(address)) is None for leaf in leaves):
             return replace(grant, has_networks=bool(leaves), address=text)
-    return replace(grant, has_networks=True, unknown="no address is known that is in its networks and no proxy's")
+    return replace(
+        grant, has_networks=True, unknown="no address is known of its networks that is no proxy's: say addresses="
+    )
 
 
-def addresses_for(requirement: Requirement, network: Network) -> Iterator[str]:
+def addresses_for(requirement: Requirement, network: Network, addresses: Collection[str]) -> Iterator[str]:
     """Yield addresses that may make a difference to a requirement: some of nobody's networks, then some of its own."""
-    yield from (text for text, _ in _addresses((), network))
-    yield from (text for text, _ in _addresses(requirement.leaves(), network))
+    yield from (text for text, _ in _addresses((), network, ()))
+    yield from (text for text, _ in _addresses(requirement.leaves(), network, addresses))
 
 
-def _addresses(leaves: Iterable[Requirement], network: Network) -> Iterator[tuple[str, Address]]:
+def _addresses(
+    leaves: Iterable[Requirement], network: Network, addresses: Collection[str]
+) -> Iterator[tuple[str, Address]]:
     """Yield addresses to try, but for those that are taken for proxies."""
     cidrs = [cidr for leaf in leaves for cidr in _cidrs_of(leaf, network)]
-    for text in (*(one for cidr in cidrs for one in _in(cidr)), *_ELSEWHERE):
+    for text in (*addresses, *(one for cidr in cidrs for one in _in(cidr)), *_ELSEWHERE):
         address = parse_address(text)
         if address is not None and (network.hops is not None or not network.trusts_peer(text)):
             yield text, address

@@ -7,31 +7,30 @@ first byte to the last: its middleware, its routes, its gate and the token.
 from __future__ import annotations
 
 import unittest
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from authz403.authorizer import refusal
-from authz403.coverage import covered
+from authz403.coverage import served_by_rules, served_of
 from authz403.csrf import CsrfProtected
 from authz403.decision import Decision
-from authz403.endpoint import Covered, Endpoint, Served
+from authz403.endpoint import Covered, Served
 from authz403.errors import Mistakes
 from authz403.facts import Rejected
 from authz403.gate import Gate
 from authz403.guarded import Guarded
 from authz403.leaves import NeedsIdentity
-from authz403.paths import EVERYTHING
 from authz403.policy import Requirement
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import WEBSOCKET
-from authz403.testing.asks import BAD_TOKENS, MOST_WAYS, Grant, addresses_for, grants_for, refused_for
+from authz403.testing.asks import BAD_TOKENS, MOST_WAYS, Given, Grant, addresses_for, grants_for, refused_for
 from authz403.testing.callers import Caller, can_write, principal_for, source_of
 from authz403.testing.decisions import Decided, capture_decisions, told_of
 from authz403.testing.paths import Target, targets_of
-from authz403.testing.seam import network_of, now_of, rbac_of, served
+from authz403.testing.seam import now_of, served
 
 if TYPE_CHECKING:
     from authz403.testing.kit import Authz
@@ -142,6 +141,7 @@ def boundary_cases(
     bodies: Mapping[str, object] | None = None,
     claims: Mapping[str, object] | None = None,
     meets: Collection[str] = (),
+    addresses: Collection[str] = (),
 ) -> list[BoundaryCase]:
     """Return the boundaries of an app's policy as cases, each to be held by `authz.check(case)` or `case.run(authz)`.
 
@@ -152,46 +152,35 @@ def boundary_cases(
 
     `params` are values of path parameters, by name; `paths` are whole paths, by the route as `coverage` tells it; and
     `bodies` what is sent as JSON by those who must pass, by method and route (`"POST /orders"`). `claims` are in every
-    token, and `meets` are the codes of the app's own requirements that callers with them meet. What cannot be tried is
-    a case with `skipped_because`. Raises `ConfigurationError` where no gate is found.
+    token, and `meets` are the codes of the app's own requirements that callers with them meet. `addresses` are tried,
+    too, as for networks that stand in files. What cannot be tried is a case with `skipped_because`. Raises
+    `ConfigurationError` where no gate is found.
     """
     found = served(app)
     mistakes = Mistakes("boundary_cases")
     for name, given in (("params", params), ("paths", paths), ("bodies", bodies), ("claims", claims)):
         if given is not None and not isinstance(given, Mapping):
             mistakes.add(name, given, "a mapping is needed")
+    mistakes.strings("meets", meets)
+    mistakes.strings("addresses", addresses)
     mistakes.raise_if_any()
-    rows = _rows(found)
+    covered = _covered(found)
+    rows = [row for _, row in covered]
     listed: list[BoundaryCase] = []
-    for row, target in zip(rows, targets_of(rows, params or {}, paths or {}), strict=True):
+    for row, target in zip(rows, targets_of(covered, params or {}, paths or {}), strict=True):
         method = _method(row, rows)
-        told = _Row(found.gate, row, app, method, target, claims or {}, meets)
+        told = _Row(found.gate, row, app, method, target, Given(claims or {}, meets, addresses))
         body = (bodies or {}).get(f"{row.method} {row.path}")
         listed.extend(replace(case, json=body) if case.must_pass else case for case in told.cases())
     return listed
 
 
-class _RulesAlone:
-    """An app that nobody can look into: one endpoint, which takes everything."""
-
-    served = (Served(EVERYTHING, None, Endpoint("/**", "app"), frozenset()),)
-    mistakes = Mistakes("the app")
-    has_hosts = False
-    answers_itself = ()
-    conceals = False
-
-    def misplaced(self) -> Mistakes:
-        """See `Walked`."""
-        return self.mistakes
+def _covered(found: Guarded) -> tuple[tuple[Served, Covered], ...]:
+    rules = found.gate.rules
+    return served_by_rules(rules) if found.app is None else served_of(found.app, rules)
 
 
-def _rows(found: Guarded) -> tuple[Covered, ...]:
-    if found.app is None:
-        return tuple(row for _, row in covered(_RulesAlone(), found.gate.rules))
-    return found.gate.coverage(found.app)
-
-
-def _method(row: Covered, rows: tuple[Covered, ...]) -> str | None:
+def _method(row: Covered, rows: Sequence[Covered]) -> str | None:
     """Return the method to ask with: for all that no other row is about, one of them."""
     if row.method != "*":
         return row.method
@@ -209,21 +198,21 @@ class _Row:
         app: object,
         method: str | None,
         target: Target | str,
-        claims: Mapping[str, object],
-        meets: Collection[str],
+        given: Given,
     ) -> None:
         self._gate = gate
         self._requirement: Requirement = row.requirement
         self._source = source_of(gate.sources)
-        self._rbac = rbac_of(gate)
-        self._network = network_of(gate)
+        self._rbac = gate.rbac
+        self._network = gate.network
         self._now = now_of(gate)
         self._target = target if isinstance(target, Target) else None
         self._why = target if isinstance(target, str) else None
         if method is None:
             self._why = "all methods that are known have a policy of their own"
+        self._given = given
         params = {} if self._target is None else self._target.params
-        self._grants = grants_for(row.requirement, self._network, params, claims, meets)
+        self._grants = grants_for(row.requirement, self._network, params, given)
         host = None if self._target is None else self._target.host
         self._case = BoundaryCase(
             label="",
@@ -243,7 +232,7 @@ class _Row:
             yield replace(self._case, label="not tried", skipped_because=f"{self._why}: say paths=")
             return
         if not self._grants:
-            nobody = next(addresses_for(self._requirement, self._network))
+            nobody = next(self._addresses())
             caller = Caller()
             yield from self._failing("whoever asks", caller, nobody, self._known(caller))
             return
@@ -300,12 +289,12 @@ class _Row:
         if grant is None:
             return
         identity = Rejected(Reason.MISSING_TOKEN) if grant.caller is None else self._known(grant.caller)
-        for address in addresses_for(self._requirement, self._network):
+        for address in self._addresses():
             found = tuple(self._failing("from a foreign network", grant.caller, address, identity))
             if found:
                 yield from found
                 return
-        told = "no address is known that its networks do not hold"
+        told = "no address is known that its networks do not hold: say addresses="
         yield replace(self._case, label="from a foreign network", skipped_because=told)
 
     def _other_site(self) -> Iterator[BoundaryCase]:
@@ -371,6 +360,9 @@ class _Row:
             now=self._now,
         )
         return None if unmet is None else refusal(unmet, conceals=self._requirement.conceals)
+
+    def _addresses(self) -> Iterator[str]:
+        return addresses_for(self._requirement, self._network, self._given.addresses)
 
     def _known(self, caller: Caller) -> Principal:
         return principal_for(caller, self._source, self._rbac, self._now)

@@ -9,10 +9,11 @@ from json import dumps
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from authz403.addresses import parse_address
 from authz403.cors import ORIGIN
 from authz403.errors import Mistakes
 from authz403.guarded import Guarded
-from authz403.network import UNIX, Network, parse_address
+from authz403.network import UNIX, Network
 from authz403.request import WEBSOCKET
 from authz403.tokens import AUTHORIZATION, SUBPROTOCOL, BearerTokens
 

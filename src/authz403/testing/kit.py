@@ -32,7 +32,7 @@ from authz403.testing.callers import (
 )
 from authz403.testing.clients import Client, Sent, client_of, origin_fields, sent_from, token_fields
 from authz403.testing.decisions import remembering
-from authz403.testing.seam import acting, identified_by, network_of, now_of, rbac_of, served
+from authz403.testing.seam import acting, identified_by, now_of, served
 from authz403.testing.signing import PREFERRED, TestKeys, public_pem, sign
 from authz403.tokens import BearerTokens
 
@@ -128,7 +128,7 @@ class Authz:
             _no_tokens("the token")
         mistakes = Mistakes("the token")
         for what in ("scopes", "roles", "permissions"):
-            if getattr(caller, what) and not can_write(what, source, None if gate is None else rbac_of(gate)):
+            if getattr(caller, what) and not can_write(what, source, None if gate is None else gate.rbac):
                 why = "tokens of this provider do not hold them; say claims= in BearerTokens where they do"
                 mistakes.add(what, getattr(caller, what), why)
         mistakes.raise_if_any()
@@ -193,11 +193,11 @@ class Authz:
             if source is None:
                 _no_tokens("the client")
             fields = {**fields, **token_fields(source, token, websocket=websocket)}
-        sent = sent_from(network_of(gate), address)
+        sent = sent_from(gate.network, address)
         sent = Sent({**fields, **sent.headers}, sent.peer)
         if caller is None or source is not None:
             return client_of(found, sent, raises=raises)
-        principal = principal_for(caller, None, rbac_of(gate), now_of(gate))
+        principal = principal_for(caller, None, gate.rbac, now_of(gate))
         return client_of(found, sent, partial(acting, gate, principal), raises=raises)
 
     def check(self, case: BoundaryCase) -> None:
@@ -217,7 +217,7 @@ class Authz:
     def _identifier(self, gate: Gate) -> Identifier:
         """Return what finds out for a gate who asks: as its own, but by the keys of here."""
         sources = [_with_own_keys(source) if isinstance(source, BearerTokens) else source for source in gate.sources]
-        rbac = rbac_of(gate)
+        rbac = gate.rbac
         return Identifier(sources, rbac if rbac is None else self._knowing(rbac), most_tokens=0)
 
     def _knowing(self, rbac: Rbac) -> Rbac:

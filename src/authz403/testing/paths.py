@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from authz403.endpoint import Covered
+from authz403.endpoint import Covered, Served
 from authz403.paths import PathPattern, parse_pattern, split
 
 # {name} and {name:converter} of Starlette and FastAPI, <name>, <converter:name> and <converter(...):name> of the others
@@ -17,11 +17,19 @@ _EXPRESSION: Final = re.compile(r"[\\^$+*?()\[\]|]")
 _BELOW: Final = ("/**", "/** (default)")
 # Numbers first, as most types take them that a framework makes of text.
 _WORDS: Final = ("1", "2", "3", "a", "b", "c", "d")
-_TYPED: Final[Mapping[str, tuple[str, Callable[[int], str]]]] = {
-    "int": (r"[0-9]+", str),
-    "float": (r"[0-9]+(?:\.[0-9]+)?", lambda number: f"{number}.5"),
-    "uuid": (r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "00000000-0000-4000-8000-{:012d}".format),
+_POOL: Final = (
+    *_WORDS,
+    *(f"{number}.5" for number in range(1, 4)),
+    *(f"00000000-0000-4000-8000-{number:012d}" for number in range(1, 4)),
+    *("2030-01-01", "2030-01-02", "2030", "2031", "en", "de", "AA", "AB"),
+)
+_TYPED: Final[Mapping[str, str]] = {
+    "int": r"[0-9]+",
+    "float": r"[0-9]+\.[0-9]+",
+    "uuid": r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    "path": r".*",
 }
+Expressions = Mapping[str, str]
 
 
 class Target(NamedTuple):
@@ -33,17 +41,18 @@ class Target(NamedTuple):
 
 
 def targets_of(
-    rows: Sequence[Covered], params: Mapping[str, object], paths: Mapping[str, str]
+    covered: Sequence[tuple[Served, Covered]], params: Mapping[str, object], paths: Mapping[str, str]
 ) -> Iterator[Target | str]:
     """Yield where requests go that are to meet each of these policies, or in words why nobody knows."""
-    expressions = [_expression_of(row.path) for row in rows]
+    rows = [row for _, row in covered]
+    known = [dict(_expressions_in(served.key or "")) for served, _ in covered]
+    expressions = [_expression_of(row.path, of) for row, of in zip(rows, known, strict=True)]
     for index, row in enumerate(rows):
         key = row.path if row.part is None else f"{row.path} on {row.part}"
-        given = paths.get(key, paths.get(row.path) if row.part is None else None)
-        if given is not None:
-            yield Target(given, None, {name: str(value) for name, value in params.items()})
+        if key in paths:
+            yield Target(paths[key], None, {name: str(value) for name, value in params.items()})
             continue
-        found = [_target(row.path, row.part, params, number) for number in range(len(_WORDS))]
+        found = [_target(row, known[index], params, number) for number in range(len(_WORDS))]
         usable = [target for target in found if isinstance(target, Target)]
         if not usable:
             yield next(target for target in found if isinstance(target, str))
@@ -54,7 +63,11 @@ def targets_of(
             continue
         others = [one for other, one in zip(rows, expressions, strict=True) if other.path != row.path]
         earlier = [one for other, one in zip(rows[:index], expressions, strict=False) if other.path != row.path]
-        yield _free_of(others, of_rules) or _free_of(earlier, of_rules) or of_rules[0]
+        free = _free_of(others, of_rules) or _free_of(earlier, of_rules)
+        if free is None and row.part is not None:
+            yield f"an earlier route takes every path of {key} that was tried"
+        else:
+            yield free or of_rules[0]  # where it does not get there, the case tells so
 
 
 def _free_of(expressions: Sequence[re.Pattern[str] | None], targets: Sequence[Target]) -> Target | None:
@@ -78,7 +91,8 @@ def _is_anothers_part(target: Target, row: Covered, rows: Sequence[Covered]) -> 
     return False
 
 
-def _target(route: str, part: str | None, params: Mapping[str, object], number: int) -> Target | str:
+def _target(row: Covered, known: Expressions, params: Mapping[str, object], number: int) -> Target | str:
+    route, part = row.path, row.part
     host, whole = _split(route)
     if host is not None and (_PARAMETER.search(host) or "." not in host):
         return f"nobody knows which host {route} has"
@@ -87,7 +101,7 @@ def _target(route: str, part: str | None, params: Mapping[str, object], number: 
     if _EXPRESSION.search(_PARAMETER.sub("", path)):
         return f"{route} is a regular expression"
     if part is not None:
-        joined = _joined(path, part, is_below=is_below)
+        joined = _joined(path, part, known, is_below=is_below)
         if joined is None:
             return f"no path is known that both {route} and the rule for {part} take"
         path = joined
@@ -95,7 +109,7 @@ def _target(route: str, part: str | None, params: Mapping[str, object], number: 
 
     def value(found: re.Match[str]) -> str:
         name = _name_of(found)
-        values[name] = str(params[name]) if name in params else _sample(found, number)
+        values[name] = str(params[name]) if name in params else _sample(found, known, number)
         return values[name]
 
     filled = _PARAMETER.sub(value, path)
@@ -120,19 +134,25 @@ def _kind_of(found: re.Match[str]) -> str:
     return found["kind"] or found["converter"] or ""
 
 
-def _sample(found: re.Match[str], number: int) -> str:
-    kind = _kind_of(found)
-    if kind == "any" and found["given"]:
-        choices = [choice.strip(" '\"") for choice in found["given"].split(",")]
-        return choices[number % len(choices)]
-    return _TYPED[kind][1](number + 1) if kind in _TYPED else _WORDS[number]
+def _expression(found: re.Match[str], known: Expressions) -> str | None:
+    """Return what a parameter takes, if that is known."""
+    return known.get(_name_of(found)) or _TYPED.get(_kind_of(found))
 
 
-def _joined(path: str, part: str, *, is_below: bool) -> str | None:
+def _sample(found: re.Match[str], known: Expressions, number: int) -> str:
+    if _kind_of(found) == "any" and found["given"]:
+        values = [choice.strip(" '\"") for choice in found["given"].split(",")]
+    else:
+        expression = _expression(found, known)
+        values = [value for value in _POOL if expression is None or re.fullmatch(expression, value)]
+    return values[number % len(values)] if values else _WORDS[number]
+
+
+def _joined(path: str, part: str, known: Expressions, *, is_below: bool) -> str | None:
     """Return a route's path with the segments that a rule writes out in the place of its parameters."""
     is_open = part.endswith("/**")
     segments, wanted = path.split("/"), part.removesuffix("/**").split("/")
-    takes_more = is_below or _takes_slashes(segments[-1])
+    takes_more = is_below or _takes(segments[-1], "a/b", known)
     joined = []
     for number in range(max(len(segments), len(wanted))):
         own = segments[number] if number < len(segments) else None
@@ -141,23 +161,16 @@ def _joined(path: str, part: str, *, is_below: bool) -> str | None:
             return None
         if rule in {None, "*"}:
             joined.append(_WORDS[0] if own is None else own)
-        elif own is not None and not _takes(own, str(rule)):
+        elif own is not None and not _takes(own, str(rule), known):
             return None
         else:
             joined.append(str(rule))
     return "/".join(joined)
 
 
-def _takes(segment: str, written: str) -> bool:
-    found = _PARAMETER.fullmatch(segment)
-    if found is None:
-        return segment == written or _PARAMETER.search(segment) is not None
-    kind = _kind_of(found)
-    return kind not in _TYPED or re.fullmatch(_TYPED[kind][0], written) is not None
-
-
-def _takes_slashes(segment: str) -> bool:
-    return any(_kind_of(found) == "path" for found in _PARAMETER.finditer(segment))
+def _takes(segment: str, written: str, known: Expressions) -> bool:
+    """Tell whether a segment of a route, which may hold parameters, takes a text."""
+    return re.fullmatch(_expression_in(segment, known), written) is not None
 
 
 def _written_out(route: str, path: str) -> Iterator[tuple[str, str]]:
@@ -168,17 +181,33 @@ def _written_out(route: str, path: str) -> Iterator[tuple[str, str]]:
             yield _name_of(found), written
 
 
-def _expression_of(route: str) -> re.Pattern[str] | None:
+def _expression_of(route: str, known: Expressions) -> re.Pattern[str] | None:
     """Return what the paths of a route look like, if they can be told by its text."""
     host, path = _split(route)
-    bare = path.removesuffix(" (default)").removesuffix("/**")
-    if host is not None or path.endswith(_BELOW) or _EXPRESSION.search(_PARAMETER.sub("", bare)):
+    if host is not None or path.endswith(_BELOW) or _EXPRESSION.search(_PARAMETER.sub("", path)):
         return None
+    return re.compile(_expression_in(path, known))
+
+
+def _expression_in(text: str, known: Expressions) -> str:
     parts = []
     end = 0
-    for found in _PARAMETER.finditer(bare):
-        kind = _kind_of(found)
-        parts.append(re.escape(bare[end : found.start()]))
-        parts.append(".*" if kind == "path" else _TYPED[kind][0] if kind in _TYPED else "[^/]+")
+    for found in _PARAMETER.finditer(text):
+        parts += [re.escape(text[end : found.start()]), f"(?:{_expression(found, known) or '[^/]+'})"]
         end = found.end()
-    return re.compile("".join(parts) + re.escape(bare[end:]))
+    return "".join(parts) + re.escape(text[end:])
+
+
+def _expressions_in(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the named groups of an expression: Starlette's routes are told without their converters."""
+    for found in re.finditer(r"\(\?P<(\w+)>", text):
+        depth, end = 1, found.end()
+        while depth and end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 2 if text[end] == "\\" else 1
+        expression = text[found.end() : end - 1]
+        try:
+            re.compile(expression)
+        except re.error:
+            continue  # parentheses within brackets, as no converter of a framework has them
+        yield found[1], expression

@@ -20,9 +20,7 @@ from authz403.gate import Gate, as_gate
 from authz403.guarded import Guarded, guarded
 from authz403.identity import Identifier, Identity
 from authz403.need import Need
-from authz403.network import Network
 from authz403.principal import Principal
-from authz403.rbac import Rbac
 from authz403.request import AccessRequest
 from authz403.route_objects import wrappers
 
@@ -89,17 +87,6 @@ def identified_by(gate: Gate, identifier: Identifier) -> Iterator[None]:
         finally:
             with _lock:
                 stand_in.kits.remove(identifier)
-
-
-def rbac_of(gate: Gate) -> Rbac | None:
-    """Return what roles mean to a gate."""
-    held = gate._identifier
-    return (held.own if isinstance(held, _StandIn) else held)._rbac
-
-
-def network_of(gate: Gate) -> Network:
-    """Return how a gate finds the client's address."""
-    return gate._network
 
 
 def now_of(gate: Gate) -> float:
