@@ -1,9 +1,15 @@
 import unittest
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
+import flask
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse
+from django.test import override_settings
+from django.urls import path, re_path
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,8 +17,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import authz403.flask
 import authz403.wsgi
 from authz403 import (
+    AddressFile,
     BearerTokens,
     ConfigurationError,
     Network,
@@ -42,6 +50,7 @@ from authz403 import (
 from authz403.asgi import AuthzMiddleware
 from authz403.testing import Authz, BoundaryCase, boundary_cases
 from tests import wsgi_made
+from tests.django_made import OURS, Project
 from tests.kit_made import FRAMEWORKS, Session, app_of, fastapi_app, gate_with, starlette_app
 from tests.tokens_made import public_pem
 
@@ -351,6 +360,12 @@ def test_websockets_are_opened(authz: Authz) -> None:
     cases = boundary_cases(app)
     assert {case.method for case in cases} == {"WEBSOCKET"}
     hold(authz, cases)
+    source = BearerTokens(
+        issuer="https://id.example", audience="a", key=public_pem(), read_from="sec-websocket-protocol"
+    )
+    app.user_middleware[0].kwargs["gate"] = gate_with(tokens=source)
+    app.middleware_stack = None
+    hold(authz, boundary_cases(app))
     open_to_all = replace(cases[0], reason=Reason.NOT_OWNER)
     with pytest.raises(AssertionError, match="refused with missing_token"):
         authz.check(open_to_all)
@@ -622,6 +637,96 @@ def test_ids_are_plain_and_one_a_case() -> None:
     assert str(cases[0]) == "POST /orders/{number}: without a token"
     assert len({str(case) for case in cases}) == len(cases)
     assert [str(case) for case in cases] == [str(case) for case in boundary_cases(app_with(scopes("a") & roles("b")))]
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("/a/<x>", "/a/1"),
+        ("/a/<int:x>/<float:y>/", "/a/1/1.5/"),
+        ("/a/<uuid:x>", "/a/00000000-0000-4000-8000-000000000001"),
+        ("/a/<any(red, blue):x>", "/a/red"),
+        ("/a/<path:x>", "/a/1"),
+        ("/a/<string(length=2):x>", "skipped"),
+    ],
+)
+def test_a_path_of_flask_has_values_for_its_parameters(authz: Authz, route: str, path: str) -> None:
+    """As werkzeug's converters take them; what an argument of one wants is not known, and the case says so."""
+    app = flask.Flask("shop", static_folder=None)
+    app.add_url_rule(route, "told", requires(scopes("a"))(lambda **_: "told"))
+    authz403.flask.init_app(app, gate=gate_with())
+    cases = boundary_cases(app)
+    if path == "skipped":
+        with pytest.raises(AssertionError, match="no route took it: say params= or paths="):
+            hold(authz, cases)
+        cases = boundary_cases(app, params={"x": "ab"})
+        path = "/a/ab"
+    assert {case.path for case in cases} == {path}
+    hold(authz, cases)
+
+
+def test_a_regular_expression_of_django_needs_a_path(authz: Authz) -> None:
+    """It is skipped until it has one."""
+    view = requires(scopes("a"))(lambda *_, **__: HttpResponse("told"))
+    project = Project([re_path(r"^articles/(?P<year>[0-9]{4})/$", view), path("<slug:page>/", view)])
+    with override_settings(ROOT_URLCONF=project, MIDDLEWARE=[OURS], AUTHZ403_GATE=gate_with()):
+        app = WSGIHandler()
+        skipped = {case.route: case.skipped_because for case in boundary_cases(app) if case.skipped_because}
+        ((route, why),) = skipped.items()
+        assert why == f"{route} is a regular expression: say paths="
+        cases = boundary_cases(app, paths={route: "/articles/2030/"})
+        assert {case.path for case in cases} == {"/articles/2030/", "/1/"}
+        hold(authz, cases)
+
+
+def test_paths_that_rules_take_from_each_other_are_skipped() -> None:
+    """Each with the reason."""
+    rules = [Rule("GET", f"/a/{word}", scopes("x")) for word in ("1", "2", "3", "a", "b", "c", "d")]
+    app = Starlette(routes=[Route("/a/{x}", requires(scopes("a"))(echo()))])
+    app.add_middleware(AuthzMiddleware, gate=gate_with(rules=rules))
+    (skipped,) = [case for case in boundary_cases(app) if case.skipped_because]
+    assert skipped.skipped_because == "other rules take every path of /a/{x} that was tried: say paths="
+    given = boundary_cases(app, paths={"/a/{x}": "/a/z", "/a/{x} on /a/1": "/a/1"})
+    assert {case.path for case in given if case.part in {None, "/a/1"}} == {"/a/z", "/a/1"}
+
+
+def test_methods_that_all_have_a_policy_of_their_own_leave_none() -> None:
+    """A method that a client may invent is not tried."""
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+    gate = gate_with(rules=[Rule(method, "/**", anyone) for method in methods])
+    cases = boundary_cases(authz403.wsgi.AuthzMiddleware(wsgi_made.page(), gate=gate))
+    assert [case.skipped_because for case in cases if case.skipped_because] == [
+        "all methods that are known have a policy of their own: say paths="
+    ]
+
+
+def test_a_handler_that_crashes_in_the_test_is_let_in_all_the_same(authz: Authz) -> None:
+    """Flask raises what its views raise where it is told that it is tested; a refusal is told with the crash."""
+    app = flask.Flask("shop", static_folder=None)
+    app.testing = True
+    app.add_url_rule("/crash", "crash", requires(scopes("a"))(lambda: str(1 // 0)))
+    authz403.flask.init_app(app, gate=gate_with())
+    cases = boundary_cases(app)
+    hold(authz, cases)
+    with pytest.raises(AssertionError, match="and it was let in") as raised:
+        replace(cases[-2], caller=cases[-1].caller).run(authz)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_addresses_of_a_file_are_given(authz: Authz, tmp_path: Path) -> None:
+    """Nobody looks through a million of them."""
+    file = tmp_path / "office.txt"
+    file.write_text("192.0.2.0/24\n")
+    app = app_with(networks(AddressFile(file)))
+    assert told(boundary_cases(app)) == [
+        "from a foreign network: ip_not_allowed",
+        "with all that is needed: skipped",
+    ]
+    cases = boundary_cases(app, addresses=["192.0.2.9"])
+    assert (cases[-1].address, cases[-1].skipped_because) == ("192.0.2.9", None)
+    hold(authz, cases)
+    with pytest.raises(ConfigurationError, match=r"addresses\[0\] = 'office'"):
+        boundary_cases(app, addresses=["office"])
 
 
 OPTIONS: Final = ["params", "paths", "bodies", "claims", "meets", "addresses"]

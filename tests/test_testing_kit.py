@@ -77,7 +77,8 @@ def test_a_client_comes_from_its_address_and_its_page(authz: Authz, framework: s
 
 def test_tokens_of_a_test_are_taken_in_that_test_alone() -> None:
     """Before and after, the gate knows its own issuer's keys alone; nothing that was taken is remembered."""
-    app = starlette_app(gate_with())
+    gate = gate_with()
+    app, identifier = starlette_app(gate), gate._identifier
     own = tokens_made.token(scope="orders:read")
     client = TestClient(app)
 
@@ -93,6 +94,7 @@ def test_tokens_of_a_test_are_taken_in_that_test_alone() -> None:
         authz.use(app)
         assert asked_with(token) == 200
     assert (asked_with(token), asked_with(own)) == (401, 200)
+    assert gate._identifier is identifier
 
 
 def test_two_kits_do_not_take_the_gate_from_each_other() -> None:
@@ -108,6 +110,18 @@ def test_two_kits_do_not_take_the_gate_from_each_other() -> None:
         assert clients[1 if first_ends_first else 0].get("/orders").status_code == 200
         (other if first_ends_first else one).__exit__(None, None, None)
         assert [client.get("/orders").status_code for client in clients] == [401, 401]
+
+
+def test_two_kits_know_the_roles_that_either_gave() -> None:
+    """Whichever of them came last."""
+
+    def looked_up(_: object) -> list[str]:
+        raise AssertionError("roles were looked up")
+
+    app = starlette_app(gate_with(rbac=Rbac(roles_for=looked_up)))
+    with Authz() as one, Authz() as other:
+        clients = [kit.client(app, roles="admin") for kit in (one, other)]
+        assert [client.delete("/orders/1").status_code for client in clients] == [200, 200]
 
 
 def test_a_source_that_gates_share_is_not_touched(authz: Authz) -> None:

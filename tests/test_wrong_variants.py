@@ -29,8 +29,8 @@ def run_on(package: Path, *tests: str) -> tuple[int, str]:
     environment = {name: value for name, value in os.environ.items() if LEFT_OUT.fullmatch(name) is None}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package.parent), environment.get("PYTHONPATH")]))
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take half a second to load
-    options = ("-x", "--color=no", "-p", "no:cacheprovider", "-p", "authz403_pytest")
-    options += ("--override-ini", "addopts=--import-mode=importlib")
+    options = ["-x", "--color=no", "-p", "no:cacheprovider", "-p", "authz403_pytest"]
+    options += ["--override-ini", "addopts=--import-mode=importlib"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *(f"tests/{test}" for test in tests)],
         cwd=ROOT,

@@ -96,8 +96,6 @@ def _put_lists(claims: dict[str, object], names: ClaimNames, caller: Caller) -> 
 
 
 def _put(claims: dict[str, object], places: tuple[ClaimPath, ...], value: object) -> None:
-    if not places:
-        return
     *outer, last = places[0]
     for name in outer:
         inner = claims.setdefault(name, {})

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from authz403.addresses import parse_address
 from authz403.authorizer import refusal
 from authz403.coverage import served_by_rules, served_of
 from authz403.csrf import CsrfProtected
@@ -162,7 +163,9 @@ def boundary_cases(
         if given is not None and not isinstance(given, Mapping):
             mistakes.add(name, given, "a mapping is needed")
     mistakes.strings("meets", meets)
-    mistakes.strings("addresses", addresses)
+    for index, address in enumerate(mistakes.strings("addresses", addresses)):
+        if parse_address(address) is None:
+            mistakes.add(f"addresses[{index}]", address, "an IP address is needed")
     mistakes.raise_if_any()
     covered = _covered(found)
     rows = [row for _, row in covered]

@@ -16,6 +16,7 @@ from authz403.errors import ConfigurationError, Mistake, Mistakes
 from authz403.gate import Gate
 from authz403.guarded import Guarded
 from authz403.identity import Identifier
+from authz403.keys import KeySource
 from authz403.need import is_async
 from authz403.principal import Principal
 from authz403.rbac import Rbac
@@ -59,7 +60,7 @@ class Authz:
     def __init__(self) -> None:
         self._entered = ExitStack()
         self._used: dict[Gate, Guarded] = {}
-        self._roles: dict[str, tuple[str, ...]] = {}
+        self._given: set[str] = set()
         self._latest: Gate | None = None
 
     def __enter__(self) -> Self:
@@ -70,6 +71,9 @@ class Authz:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.close()
+        for token_id in self._given:
+            del _ROLES[token_id]
+        self._given.clear()
         self._used.clear()
         self._latest = None
 
@@ -135,7 +139,8 @@ class Authz:
         said = claims_of(caller, source, time.time() if gate is None else now_of(gate))
         token_id = _at(said, source.names.token_id[0])
         if caller.roles is not None and isinstance(token_id, str):
-            self._roles[token_id] = caller.roles
+            self._given.add(token_id)
+            _ROLES[token_id] = caller.roles
         return sign(said, caller.algorithm or _algorithm_of(source), other_key=caller.other_key)
 
     def client(
@@ -209,39 +214,46 @@ class Authz:
         found = served(app)
         gate = found.gate
         if gate not in self._used:
-            self._entered.enter_context(identified_by(gate, self._identifier(gate)))
+            self._entered.enter_context(identified_by(gate, _identifier(gate)))
             self._used[gate] = found
         self._latest = gate
         return found
 
-    def _identifier(self, gate: Gate) -> Identifier:
-        """Return what finds out for a gate who asks: as its own, but by the keys of here."""
-        sources = [_with_own_keys(source) if isinstance(source, BearerTokens) else source for source in gate.sources]
-        rbac = gate.rbac
-        return Identifier(sources, rbac if rbac is None else self._knowing(rbac), most_tokens=0)
 
-    def _knowing(self, rbac: Rbac) -> Rbac:
-        """Return the same roles, where those of a token of here need no look-up."""
-        look_up: Any = rbac.roles_for
-        if look_up is None:
-            return rbac
+def _identifier(gate: Gate) -> Identifier:
+    """Return what finds out for a gate who asks: as its own, but by the keys of here."""
+    sources = [_with_own_keys(source) if isinstance(source, BearerTokens) else source for source in gate.sources]
+    rbac = gate.rbac
+    return Identifier(sources, rbac if rbac is None else _knowing(rbac), most_tokens=0)
 
-        def roles_for(principal: Principal) -> Collection[str]:
-            known = self._roles.get(principal.token_id or "")
-            return look_up(principal) if known is None else known
 
-        async def roles_for_by_loop(principal: Principal) -> Collection[str]:
-            known = self._roles.get(principal.token_id or "")
-            return await look_up(principal) if known is None else known
+_ROLES: Final[dict[str, tuple[str, ...]]] = {}
+"""The roles that tokens were given, by their ids: where a gate looks roles up, these count."""
 
-        return replace(rbac, roles_for=roles_for_by_loop if is_async(look_up) else roles_for, roles_ttl=0)
+
+def _knowing(rbac: Rbac) -> Rbac:
+    """Return the same roles, where those of a token of here need no look-up."""
+    look_up: Any = rbac.roles_for
+    if look_up is None:
+        return rbac
+
+    def roles_for(principal: Principal) -> Collection[str]:
+        known = _ROLES.get(principal.token_id or "")
+        return look_up(principal) if known is None else known
+
+    async def roles_for_by_loop(principal: Principal) -> Collection[str]:
+        known = _ROLES.get(principal.token_id or "")
+        return await look_up(principal) if known is None else known
+
+    return replace(rbac, roles_for=roles_for_by_loop if is_async(look_up) else roles_for, roles_ttl=0)
 
 
 def _with_own_keys(source: BearerTokens) -> BearerTokens:
     # A copy: the source itself, which other gates may have, is not touched, and what takes the place of its keys is
     # never looked at again once the test has ended.
     found = copy.copy(source)
-    object.__setattr__(found, "keys", TestKeys())
+    keys: KeySource = TestKeys()
+    object.__setattr__(found, "keys", keys)
     return found
 
 
@@ -256,12 +268,10 @@ def _no_tokens(part: str) -> NoReturn:
 
 
 def _is_other(key: str | None) -> bool:
-    if key in (None, "other"):
-        return key is not None
-    mistakes = Mistakes("the token")
-    mistakes.add_secret("key", '"other" signs with another key than the gate knows; leave it out otherwise')
-    mistakes.raise_if_any()
-    return False
+    if key not in (None, "other"):
+        why = '"other" signs with another key than the gate knows; leave it out otherwise'
+        raise ConfigurationError("the token", [Mistake("key", "", why)])
+    return key is not None
 
 
 def _at(claims: Mapping[str, object], path: ClaimPath) -> object:

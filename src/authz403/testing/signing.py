@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt import PyJWS
 from jwt.algorithms import OKPAlgorithm
 
-from authz403.jose import ALGORITHMS, HMAC_KEY_BYTES, VerificationKey
-from authz403.keys import Keys, Report
+from authz403.jose import ALGORITHMS, HMAC_KEY_BYTES, KeySet, VerificationKey
+from authz403.keys import FixedKeys, Keys
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
@@ -60,28 +60,19 @@ def public_pem() -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-class TestKeys:
-    """The keys of this process, as a `KeySource`."""
+class TestKeys(FixedKeys):
+    """The keys of this process, as a `KeySource`; each is there when a token was signed with it."""
 
     __test__ = False  # no class of tests
+
+    def __init__(self) -> None:
+        super().__init__(KeySet(()))
 
     def find(self, kid: str | None, now: float, *, fetch: bool, in_vain: Keys = ()) -> Keys:
         """See `KeySource`."""
         del now, fetch
         key = _verification_key(kid) if kid is not None and kid.startswith(_KID) else None
         return () if key is None or key in in_vain else (key,)
-
-    def still_holds(self, key: VerificationKey, now: float) -> bool:
-        """See `KeySource`."""
-        del key, now
-        return True
-
-    def decoys(self) -> Keys:
-        """See `KeySource`."""
-        return ()
-
-    def report_to(self, report: Report) -> None:
-        """See `KeySource`."""
 
 
 @cache
