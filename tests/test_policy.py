@@ -980,6 +980,7 @@ def test_server_errors_are_not_concealed() -> None:
 
 
 @given(requirements, identities, peers)
+@example(deny & anyone.concealed().concealed(), ALICE, None)
 def test_what_is_replaced_by_itself_decides_alike(wanted: Requirement, who: Identity, peer: str | None) -> None:
     """Whatever a requirement is made of, its parts can be replaced one by one."""
     again = wanted.replaced(lambda leaf: leaf)

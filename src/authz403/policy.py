@@ -400,6 +400,9 @@ class _Concealed(Requirement):
     def opposite(self) -> Requirement:
         return self.inner.opposite().concealed()
 
+    def concealed(self) -> Requirement:
+        return self  # it is
+
     def replaced(self, by: Callable[[Requirement], Requirement]) -> Requirement:
         return self.inner.replaced(by).concealed()
 

@@ -72,7 +72,7 @@ def _grant(way: Sequence[Requirement], network: Network, params: Mapping[str, st
         elif isinstance(leaf, Held):
             what = f"{leaf._what}s"
             held: tuple[str, ...] = getattr(caller, what) or ()
-            caller = _with(caller, what, _enough(leaf._names, held, one=leaf._one_is_enough))
+            caller = _with(caller, what, _enough(leaf._names, held, one=leaf.one_is_enough))
         elif isinstance(leaf, Claim):
             caller, unknown = _claimed(leaf, caller)
             found = replace(found, unknown=found.unknown or unknown)
