@@ -362,6 +362,31 @@ def test_the_json_keeps_its_shape(apps: Commands) -> None:
         assert_fits(told(apps, row.app, *row.arguments, "--at", AT), SCHEMA)
 
 
+def test_nothing_but_the_explanation_is_on_stdout(shop: Commands) -> None:
+    """What the app prints meanwhile goes to stderr, and findings that the line tells are not told twice."""
+    shop.write(
+        loud="""
+from starlette.applications import Starlette
+from authz403 import BearerTokens, Gate, authenticated, requirement
+from authz403.asgi import AuthzMiddleware
+
+def is_open(facts):
+    print("asked")
+    return False
+
+app = AuthzMiddleware(Starlette(), gate=Gate(default=requirement("closed", is_open, anonymous=True)), routes_of=None)
+tokens = BearerTokens(issuer="https://id.example", audience="orders-api", jwks_url="https://127.0.0.1:9/jwks")
+keyless = AuthzMiddleware(Starlette(), gate=Gate(tokens=tokens, default=authenticated), routes_of=None)
+"""
+    )
+    done = run(shop, "loud:app", "GET", "/", "--json")
+    assert json.loads(done.output)["reason"] == "closed"
+    assert done.errors == "asked\n"
+    keyless = shop.run_apart("explain", "loud:keyless", "GET", "/", "--token", TOKEN, "--at", AT)
+    assert keyless.output.startswith("REFUSED 503 keys_unavailable\n")
+    assert keyless.errors == ""
+
+
 # ---- the token
 
 

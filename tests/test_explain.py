@@ -370,6 +370,14 @@ def test_a_default_is_told_as_one() -> None:
     )
 
 
+def test_a_method_that_rules_leave_out_is_told_as_one() -> None:
+    """The default does not hold there, and whoever looks at it would wonder."""
+    gate = Gate(tokens=Callers(ALICE), rules=[Rule("POST", "/plain", authenticated)], default=anyone)
+    told = gate.explain(AccessRequest("GET", "/plain", INSIDE), endpoint_app())
+    assert told.reason == "no_policy"
+    assert told.hint == "rules name this path, and none of them this method: that is closed, whatever the default says"
+
+
 def test_the_caller_is_told_with_times_in_words() -> None:
     """Subject, issuer, audience, client, scopes, effective roles and permissions, and how long the token is good."""
     rbac = Rbac(hierarchy={"admin": ["seller"]}, grants={"seller": ["orders:refund"]})

@@ -28,6 +28,13 @@ _LET_IN = (
 VARIANTS: Final = (
     # ---- explanations
     Variant(
+        "lets the app's own code print into what programs read",
+        "cli/explain.py",
+        "with contextlib.redirect_stdout(sys.stderr):",
+        "if True:",
+        ("test_cli_explain.py::test_nothing_but_the_explanation_is_on_stdout",),
+    ),
+    Variant(
         "believes tokens in the gate itself",
         "cli/believed.py",
         "found = copy(gate)",

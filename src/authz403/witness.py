@@ -44,12 +44,15 @@ class Witness:
         self.policy: Policy | None = None
         self.facts: Facts | None = None
         self.written: tuple[str, ...] = ()
+        self.is_left_out = False
+        """Whether rules name the path and none of them the method, so that the default does not hold."""
 
     def saw(self, rules: Rules, found: Found, path: str, method: str) -> Policy:
         """Note which policy applies, and return it in such a form that its checks are seen."""
         policy = rules.policy_for(found, path, method)
         self.found, self.policy = found, policy
         self.written = tuple(dict.fromkeys(written_for(rules, found, path, method)))
+        self.is_left_out = rules.rule_for(path, method) == (None, True)
         answers = _Answers(policy.requirement)
         first, rest = (part if part is anyone else _Seen(part, self, answers) for part in (policy.first, policy.rest))
         # What can be told at once is only a shorter way to the same answer.
@@ -83,7 +86,7 @@ class Witness:
                 status=decision.status,
                 reason=None if decision.reason is None else str(decision.reason),
                 remedy=decision.remedy or (decision.reason.remedy if isinstance(decision.reason, Reason) else None),
-                hint=decision.hint,
+                hint=decision.hint or (_LEFT_OUT if self.is_left_out and decision.reason is Reason.NO_POLICY else None),
                 detail=decision.detail,
                 route=None if endpoint is None else endpoint.route,
                 endpoint=None if endpoint is None else endpoint.name,
@@ -127,6 +130,9 @@ class Witness:
             told = _not_reached(part) if refused or facts is None else check_of(part, facts)
             refused = refused or told.result != PASSED
             yield from told.parts if told.joined == "all" else (told,)
+
+
+_LEFT_OUT: Final = "rules name this path, and none of them this method: that is closed, whatever the default says"
 
 
 class _SeenRules(Rules):

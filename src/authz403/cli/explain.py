@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +19,7 @@ import click
 
 from authz403 import BearerTokens, ConfigurationError, Reason, asgi_io, wsgi_io
 from authz403.asking import environ_of, routed, scope_of
-from authz403.audit import harmless_text
+from authz403.audit import LOGGER, harmless_text
 from authz403.cli.believed import believing
 from authz403.cli.loading import Failure
 from authz403.diagnosis import diagnosed
@@ -70,6 +72,23 @@ def token_given(token: str | None, file: Path | None, variable: str | None) -> s
 
 def explained(found: Guarded, given: Given) -> Explanation:
     """Ask the gate of an app about a request; raises `Failure` where gate and app do not fit."""
+    with quietly():
+        return _explained(found, given)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what the app's own code prints out of the output, and the library's log out of sight."""
+    logger, handler = logging.getLogger(LOGGER), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _explained(found: Guarded, given: Given) -> Explanation:
     gate, query = found.gate, given.path.partition("?")[2].partition("#")[0]
     try:
         asked = routed(found.app)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from authz403.asking import routed
-from authz403.cli.explain import in_short
+from authz403.cli.explain import in_short, quietly
 from authz403.cli.loading import Failure
 from authz403.diagnosis import diagnosed
 from authz403.errors import ConfigurationError
@@ -110,7 +110,10 @@ def explained_event(event: Mapping[str, object], found: Guarded | None) -> Expla
         policy_version=_text(event.get("policy_version")),
         decision_id=_text(event.get("decision_id")),
     )
-    return diagnosed(told) if found is None else _with_policy(told, found)
+    if found is None:
+        return diagnosed(told)
+    with quietly():
+        return _with_policy(told, found)
 
 
 def _with_policy(told: Explanation, found: Guarded) -> Explanation:
