@@ -11,6 +11,8 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path, re_path
 from fastapi import FastAPI, WebSocket
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -49,7 +51,7 @@ from authz403 import (
 )
 from authz403.asgi import AuthzMiddleware
 from authz403.testing import Authz, BoundaryCase, boundary_cases
-from tests import wsgi_made
+from tests import gates_made, wsgi_made
 from tests.django_made import OURS, Project
 from tests.kit_made import FRAMEWORKS, Session, app_of, fastapi_app, gate_with, starlette_app
 from tests.tokens_made import public_pem
@@ -233,6 +235,44 @@ def test_the_boundaries_of_a_policy_are_found_and_hold(authz: Authz, name: str) 
     assert told(cases) == expected
     hold(authz, cases)
     hold(authz, boundary_cases(app_with(needed.concealed())))
+
+
+LEAVES: Final = (
+    *gates_made.LEAVES,
+    *(any_scope("a", "x"), any_role("x", "seller"), permissions("p"), any_permission("p", "q"), csrf_protected()),
+    *(networks("10.1.0.0/16", "192.0.2.0/24"), claim("plan", "pro"), param("number", claim="sub")),
+    *(authenticated.stepped_up(acr_values=["mfa"]), authenticated.stepped_up(max_age=60)),
+)
+TREES: Final[st.SearchStrategy[Requirement]] = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: st.one_of(
+        st.builds(lambda one, other: one & other, inner, inner),
+        st.builds(lambda one, other: one | other, inner, inner),
+        st.builds(lambda one: ~one, inner),
+        st.builds(lambda one: one.concealed(), inner),
+    ),
+    max_leaves=6,
+)
+
+
+@given(TREES, st.sampled_from(["GET", "POST"]), st.booleans())
+def test_the_boundaries_of_any_policy_hold(needed: Requirement, method: str, has_networks: bool) -> None:  # noqa: FBT001 - Hypothesis gives it so
+    """Whatever it is made of, own requirements that refuse, crash or are async included."""
+    network = Network(allow=["10.0.0.0/8", "198.51.100.0/24"], deny=["10.1.0.0/20"]) if has_networks else None
+    gate = gate_with(rules=[Rule(method, "/**", needed)], network=network)
+    with Authz() as kit:
+        hold(kit, boundary_cases(authz403.wsgi.AuthzMiddleware(wsgi_made.page(), gate=gate)))
+
+
+def test_what_rests_on_code_of_the_apps_own_is_skipped(authz: Authz) -> None:
+    """None of it runs before a case does, and another way that it might open is not taken for one that is."""
+    cases = boundary_cases(app_with(scopes("a") | requirement("own_code", lambda _: 1 / 0 > 1)))
+    assert {case.label: case.skipped_because for case in cases if case.skipped_because} == {
+        "without the scope a (of scopes('a'))": "what becomes of it depends on code of the app's own",
+        "with requirement('own_code')": "requirement('own_code') is code of the app's own: "
+        "say claims= that meet it and its code in meets=",
+    }
+    hold(authz, cases)
 
 
 def test_a_concealed_refusal_is_a_404_with_its_true_reason(authz: Authz) -> None:

@@ -12,7 +12,7 @@ from authz403.addresses import Address, parse_address
 from authz403.facts import Facts, Rejected
 from authz403.leaves import Claim, Custom, Held, Networks, Param, Scopes, ServiceNetworks, SteppedUp
 from authz403.network import Network
-from authz403.policy import Kind, Requirement, Unmet, _Opposite
+from authz403.policy import Kind, Requirement, Unmet, _Opposite, in_two
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest
@@ -146,12 +146,12 @@ def _having(what: str, names: tuple[str, ...]) -> str:
 
 def _at_an_address(grant: Grant, way: Sequence[Requirement], network: Network, addresses: Collection[str]) -> Grant:
     leaves = [leaf for leaf in way if leaf.kind is Kind.NETWORK]
-    for text, address in _addresses(leaves, network, addresses):
+    tried = list(_addresses(leaves, network, addresses))
+    for text, address in tried:
         if all(leaf.check(_seen_from(address)) is None for leaf in leaves):
             return replace(grant, has_networks=bool(leaves), address=text)
-    return replace(
-        grant, has_networks=True, unknown="no address is known of its networks that is no proxy's: say addresses="
-    )
+    why = "no address is known of its networks that is no proxy's: say addresses="
+    return replace(grant, has_networks=True, address=tried[-1][0] if tried else "", unknown=why)
 
 
 def addresses_for(requirement: Requirement, network: Network, addresses: Collection[str]) -> Iterator[str]:
@@ -202,10 +202,13 @@ def refused_for(
     params: Mapping[str, str],
     fields: Mapping[str, str],
     now: float,
+    own: bool,
+    meets: Collection[str],
 ) -> Unmet | None:
     """Return what a requirement says of a request, or `None` where it is met.
 
-    Requirements of the app's own count as met, and none of their code runs.
+    None of the code of the app's own requirements runs: those with a code in `meets` count as met, and all others as
+    `own` says.
     """
     leaves = tuple(requirement.leaves())
     sent: dict[str, tuple[str, ...]] = {name: () for leaf in leaves for name in leaf.fields}
@@ -216,9 +219,10 @@ def refused_for(
         parse_address(address),
         params,
         now,
-        {id(leaf): True for leaf in _own(leaves)},
+        {id(leaf): own or str(leaf.refusals[0]) in meets for leaf in _own(leaves)},
     )
-    return requirement.check(facts)
+    first, rest = in_two(requirement)  # in the order in which a gate tells it
+    return first.check(facts) or rest.check(facts)
 
 
 def _own(leaves: Iterable[Requirement]) -> Iterator[Custom]:

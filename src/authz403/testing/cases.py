@@ -29,7 +29,7 @@ from authz403.reasons import Reason
 from authz403.request import WEBSOCKET
 from authz403.testing.asks import BAD_TOKENS, MOST_WAYS, Given, Grant, addresses_for, grants_for, refused_for
 from authz403.testing.callers import Caller, can_write, principal_for, source_of
-from authz403.testing.decisions import Decided, capture_decisions, told_of
+from authz403.testing.decisions import Decided, body_told, capture_decisions
 from authz403.testing.paths import Target, targets_of
 from authz403.testing.seam import now_of, served
 
@@ -131,7 +131,7 @@ class BoundaryCase:
         told = "\n  ".join(lines)
         if response is None:
             return told
-        return f"{told}\n  answer: {response.status_code}{told_of(response)}"
+        return f"{told}\n  answer: {response.status_code}{body_told(response)}"
 
 
 def boundary_cases(
@@ -235,7 +235,7 @@ class _Row:
             yield replace(self._case, label="not tried", skipped_because=f"{self._why}: say paths=")
             return
         if not self._grants:
-            nobody = next(self._addresses())
+            nobody = next(self._addresses(), "")
             caller = Caller()
             yield from self._failing("whoever asks", caller, nobody, self._known(caller))
             return
@@ -292,13 +292,16 @@ class _Row:
         if grant is None:
             return
         identity = Rejected(Reason.MISSING_TOKEN) if grant.caller is None else self._known(grant.caller)
-        for address in self._addresses():
-            found = tuple(self._failing("from a foreign network", grant.caller, address, identity))
-            if found:
-                yield from found
-                return
+        label = "from a foreign network"
         told = "no address is known that its networks do not hold: say addresses="
-        yield replace(self._case, label="from a foreign network", skipped_because=told)
+        unknown = replace(self._case, label=label, skipped_because=told)
+        tried = (case for one in self._addresses() for case in self._failing(label, grant.caller, one, identity))
+        for case in tried:
+            if case.skipped_because is None:
+                yield case
+                return
+            unknown = case
+        yield unknown
 
     def _other_site(self) -> Iterator[BoundaryCase]:
         """Yield the request of a page of another site, as browsers send it with a cookie and without a token."""
@@ -319,7 +322,7 @@ class _Row:
         why = grant.unknown
         if why is None and grant.caller is not None and not self._is_writable(grant.caller):
             why = "tokens of this provider do not hold what it needs"
-        if why is None and self._refused(identity, grant.address, case.fields) is not None:
+        if why is None and self._refused(identity, grant.address, case.fields) != (None, None):
             why = f"it is not known who meets {grant.words}"
         return case if why is None else replace(case, skipped_because=why)
 
@@ -333,7 +336,8 @@ class _Row:
     ) -> Iterator[BoundaryCase]:
         """Yield a case that must fail; none where the policy lets it in, as by another way."""
         fields = MappingProxyType({**self._case.fields, **fields})
-        decision = self._refused(identity, address, fields)
+        met, unmet = self._refused(identity, address, fields)
+        decision = met or unmet
         if decision is None:
             return
         case = replace(
@@ -348,21 +352,31 @@ class _Row:
         )
         if caller is not None and not self._is_writable(caller):
             case = replace(case, skipped_because="tokens of this provider do not hold what it needs")
+        if met is None or unmet is None or met.reason != unmet.reason:
+            case = replace(case, skipped_because="what becomes of it depends on code of the app's own")
         yield case
 
-    def _refused(self, identity: Principal | Rejected, address: str, fields: Mapping[str, str]) -> Decision | None:
+    def _refused(
+        self, identity: Principal | Rejected, address: str, fields: Mapping[str, str]
+    ) -> tuple[Decision | None, Decision | None]:
+        """Return the refusals of a request where the app's own requirements are met, and where they are not."""
         assert self._target is not None  # noqa: S101 - looked at first
-        unmet = refused_for(
-            self._requirement,
-            identity,
-            address,
-            method=self._case.method,
-            path=self._target.path,
-            params=self._target.params,
-            fields=fields,
-            now=self._now,
-        )
-        return None if unmet is None else refusal(unmet, conceals=self._requirement.conceals)
+        told = []
+        for own in (True, False):
+            unmet = refused_for(
+                self._requirement,
+                identity,
+                address,
+                method=self._case.method,
+                path=self._target.path,
+                params=self._target.params,
+                fields=fields,
+                now=self._now,
+                own=own,
+                meets=self._given.meets,
+            )
+            told.append(None if unmet is None else refusal(unmet, conceals=self._requirement.conceals))
+        return told[0], told[1]
 
     def _addresses(self) -> Iterator[str]:
         return addresses_for(self._requirement, self._network, self._given.addresses)

@@ -210,12 +210,11 @@ def _what_came(response: Answer, denial: Denial | None) -> str:
         came = f"it was answered with {response.status_code}: no gate refused it"
     else:
         came = f"it was answered with {response.status_code}, which names no reason"
-    return f"{came}{told_of(response, denial)}"
+    return f"{came}{_told_of(response, denial)}"
 
 
-def told_of(response: Answer, denial: Denial | None = None) -> str:
+def _told_of(response: Answer, denial: Denial | None) -> str:
     """Return lines about a response: what was decided, the hint, and the body."""
-    denial = denial_in_response(response) if denial is None else denial
     lines = []
     if denial is not None and denial.decision_id is not None:
         known = next((one for one in reversed(_recorder.recent) if one.decision_id == denial.decision_id), None)
@@ -223,10 +222,13 @@ def told_of(response: Answer, denial: Denial | None = None) -> str:
             lines.append(f"decision: {known}")
     elif denial is None and response.status_code == 404:  # noqa: PLR2004 - what is concealed looks so
         lines.append("a concealed refusal is the app's own 404: look at its reason by capture_decisions()")
+    return "".join(f"\n  {line}" for line in lines) + body_told(response)
+
+
+def body_told(response: Answer) -> str:
+    """Return a line with the body of a response, if it has one."""
     body = body_of(response).decode("utf-8", "replace")
-    if body:
-        lines.append(f"body: {body[:_MOST_SHOWN]}")
-    return "".join(f"\n  {line}" for line in lines)
+    return f"\n  body: {body[:_MOST_SHOWN]}" if body else ""
 
 
 @contextmanager
