@@ -160,6 +160,14 @@ def test_the_version_is_the_digest_of_the_file(made: Made) -> None:
     assert str(made.list.health()["loaded_at"]).endswith("+00:00")
 
 
+def test_lines_that_end_otherwise_are_told(tmp_path: Path) -> None:
+    """A comment would swallow all that follows a lone carriage return, and nobody would know."""
+    path = tmp_path / "list"
+    path.write_bytes(b"192.0.2.0/24 # office\r203.0.113.0/24\r198.51.100.0/24 # them\r\n")
+    with pytest.raises(ConfigurationError, match="line 1"):
+        AddressFile(path)
+
+
 def test_every_wrong_line_is_told_at_the_start(tmp_path: Path) -> None:
     """With its number and why; of many, the first fifty and how many more."""
     path = tmp_path / "list"

@@ -725,8 +725,8 @@ def test_a_websocket_is_judged_as_what_may_change_something(headers: Headers, re
     assert found == ((101, None, ["alice"]) if reason is None else (403, reason, []))
 
 
-def test_a_websocket_with_a_token_is_not_bothered() -> None:
-    """A page that offers a token as a subprotocol has it; one that offers junk has only its visitor's cookie."""
+def test_a_websocket_with_a_token_in_its_header_is_not_bothered() -> None:
+    """A subprotocol needs no preflight, so that any page may offer a token of its own beside its visitor's cookie."""
     both = BearerTokens(
         issuer=ISSUER,
         audience=AUDIENCE,
@@ -736,7 +736,8 @@ def test_a_websocket_with_a_token_is_not_bothered() -> None:
     )
     gate = gate_for(both, Sessions())
     headers = [HOST, COOKIE, FROM_EVIL]
-    assert opened(headers, gate, subprotocols=["bearer", signed("ada")]) == (101, None, ["ada"])
+    assert opened(headers, gate, subprotocols=["bearer", signed("ada")]) == (403, "csrf_failed", [])
+    assert opened([HOST, COOKIE], gate, subprotocols=["bearer", signed("ada")]) == (101, None, ["ada"])
     assert opened(headers, gate, subprotocols=["chat", "v2"]) == (403, "csrf_failed", [])
     assert opened(headers, gate, subprotocols=["bearer", "junk"]) == (401, "invalid_token", [])
     assert opened([*headers, ("Authorization", "Bearer " + signed("ada"))], gate) == (101, None, ["ada"])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz403.addresses import Address, AddressSet, parse_address, parse_node
+from authz403.decision import Outcome
 from authz403.errors import ConfigurationError
 from authz403.findings import PRIVATE
 from authz403.gate import Gate
@@ -445,6 +446,33 @@ def test_a_trailer_does_not_lead_out_of_a_denied_network(options: dict[str, Any]
     assert decision is not None
     assert (decision.status, str(decision.reason)) == (403, "ip_not_allowed")
     assert "may be a trailer" in decision.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ({}, ("x" * 8_200 + ", 198.51.100.7",)),
+        ({}, ("x" * 5_000, "x" * 5_000, "198.51.100.7")),
+        ({"source": "forwarded"}, ("x" * 8_200 + ", for=198.51.100.7",)),
+        ({"source": "x-real-ip"}, ("x", "198.51.100.7")),
+        ({"source": "x-real-ip"}, ("x,198.51.100.7",)),
+        ({"hops": 2}, ("198.51.100.7",)),
+    ],
+    ids=["too long", "too long in lines", "too long by Forwarded", "a line too many", "joined lines", "past a proxy"],
+)
+def test_what_a_client_writes_does_not_lead_out_of_a_denied_network(
+    options: dict[str, Any], lines: tuple[str, ...]
+) -> None:
+    """Who is not known by their own doing is held to be inside; who sends nothing is not."""
+    network = Network(trusted_proxies=PROXIES, deny=["198.51.100.0/24"], **options)
+    gate = Gate(network=network, default=anyone)
+
+    def reason(fields: Mapping[str, tuple[str, ...]]) -> str:
+        outcome = gate.decide(AccessRequest("GET", "/", PROXY, fields))
+        return str(outcome.decision.reason) if isinstance(outcome, Outcome) else "waiting"
+
+    assert reason({str(network.source): lines}) == "ip_not_allowed"
+    assert reason({}) == "None"
 
 
 def quoted(text: str) -> str:

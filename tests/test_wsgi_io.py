@@ -67,6 +67,19 @@ def test_the_peer_of_a_unix_socket_has_no_address(keys: dict[str, object], peer:
     assert access_request(environ_of(more=keys), {}).peer == peer
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"REMOTE_ADDR": "203.0.113.9", "SERVER_PORT": "0", "werkzeug.proxy_fix.orig": {"SERVER_PORT": "80"}},
+        {"REMOTE_ADDR": "203.0.113.9", "SERVER_PORT": "0", "REMOTE_PORT": "5000"},
+    ],
+    ids=["by ProxyFix", "by the server"],
+)
+def test_a_host_with_port_0_makes_no_unix_socket(keys: dict[str, object]) -> None:
+    """ProxyFix takes the port from X-Forwarded-Host, and some servers take it from Host: a client writes both."""
+    assert access_request(environ_of(more=keys), {}).peer == "203.0.113.9"
+
+
 def test_header_fields_are_found_by_their_keys() -> None:
     """Only what is wanted is read, by the name that the gate knows; two keys have no prefix (PEP 3333)."""
     wanted = wanted_keys({"x-forwarded-for", "content-type", "content-length", "authorization"})

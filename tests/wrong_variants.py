@@ -326,9 +326,30 @@ VARIANTS: Final = (
     Variant(
         "takes a client whose address is not known for one inside",
         "leaves.py",
-        "if self._allowed is None and not self._network.may_read_trailers(facts.request):",
+        "if self._allowed is None and not self._network.may_be_hidden(facts.request):",
         "if True:",
         ("test_rules.py::test_an_unknown_address_fails_allow_and_nothing_else",),
+    ),
+    Variant(
+        "lets a client out of a denied network that writes too much",
+        "network.py",
+        "if sum(map(len, lines)) > _LONGEST_FORWARDED or self.may_read_trailers(request):\n            return True",
+        "if self.may_read_trailers(request):\n            return True",
+        ("test_network.py::test_what_a_client_writes_does_not_lead_out_of_a_denied_network",),
+    ),
+    Variant(
+        "takes any port 0 for a unix socket",
+        "wsgi_io.py",
+        'given.get("SERVER_PORT") == "0" and "REMOTE_PORT" not in environ',
+        'environ.get("SERVER_PORT") == "0"',
+        ("test_wsgi_io.py::test_a_host_with_port_0_makes_no_unix_socket",),
+    ),
+    Variant(
+        "holds a token in a subprotocol for one that a page may not write",
+        "csrf.py",
+        "return None if identity.token_field == AUTHORIZATION else unmet",
+        "return None if identity.token_field is not None else unmet",
+        ("test_csrf.py::test_a_websocket_with_a_token_in_its_header_is_not_bothered",),
     ),
     Variant(
         "takes one of the scopes for all of them, where it is told at once",

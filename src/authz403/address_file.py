@@ -187,13 +187,13 @@ class AddressFile(Addresses):
             return True
         if _state(self._file) != state:
             return False
-        self._seen = state
         if mistakes:
             found = list(mistakes)
             more = f"; and {len(found) - _FIRST_TOLD} more" if len(found) > _FIRST_TOLD else ""
             self._refuse(loaded.version, "; ".join(map(str, found[:_FIRST_TOLD])) + more)
         else:
             self._take(loaded)
+        self._seen = state  # last, as a process that is forked before this has to read again
         return True
 
     def _read(self, mistakes: Mistakes) -> _Loaded:
@@ -218,8 +218,8 @@ class AddressFile(Addresses):
                 self._tell_change("is sound again, and as it was", 0, 0)
             return
         added, removed = loaded.addresses.changes_since(old.addresses)
-        self._loaded = loaded
         self._addresses = loaded.addresses
+        self._loaded = loaded  # after that, so that a process forked in between takes it again
         self._tell_change(f"has changed: {added:,} networks more and {removed:,} less", added, removed)
 
     def _tell_change(self, what: str, added: int, removed: int) -> None:
@@ -256,6 +256,9 @@ def _lines(file: BinaryIO, digest: Callable[[bytes], object]) -> Iterator[tuple[
         text = block.decode("utf-8", "replace")
         for line in (text if number else text.removeprefix("\ufeff")).removesuffix("\n").split("\n"):
             number += 1
+            if "\r" in line.rstrip("\r"):  # lines of another kind: a comment would swallow all that follow
+                yield number, line
+                continue
             cidr = (line.partition("#")[0] if "#" in line else line).strip(" \t\r")
             if cidr:
                 yield number, cidr

@@ -18,7 +18,7 @@ from authz403.policy import Kind, Requirement, Unmet
 from authz403.principal import Principal
 from authz403.reasons import Reason
 from authz403.request import AccessRequest
-from authz403.tokens import AUTHORIZATION, SUBPROTOCOL
+from authz403.tokens import AUTHORIZATION
 
 _SITE: Final = "sec-fetch-site"
 _HOST: Final = "host"
@@ -28,8 +28,6 @@ _UPGRADE: Final = "upgrade"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Fetch Metadata section 2.3: of this origin, or of the user's own doing, such as a bookmark
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
-# No browser sends a token by itself in these: a page that does so has it.
-_SENT_BY_SCRIPTS: Final = frozenset({AUTHORIZATION, SUBPROTOCOL})
 
 
 class CsrfProtected(Requirement):
@@ -50,7 +48,7 @@ class CsrfProtected(Requirement):
             return None
         identity = facts.identity
         if isinstance(identity, Principal):
-            return None if identity.token_field in _SENT_BY_SCRIPTS else unmet
+            return None if identity.token_field == AUTHORIZATION else unmet
         if identity is not None and identity.reason is Reason.MISSING_TOKEN:
             return unmet
         # Not asked yet, or a bad token: a good one would do.
@@ -130,9 +128,9 @@ def csrf_protected(*trusted_origins: str) -> Requirement:
     GET, HEAD and OPTIONS pass; a WebSocket handshake does not pass as the GET that it is. `Sec-Fetch-Site` must say
     `same-origin` or `none`; without it, the host and port of `Origin` must be those of `Host`; with neither it is no
     browser, which passes. A page of one of the `trusted_origins`, exact ones such as `"https://app.example"`, passes,
-    and so does a caller known by a good token in the Authorization header (or in the subprotocols of a WebSocket),
-    which no browser sends by itself. Anything else is 403 `csrf_failed`. Raises `ConfigurationError` listing every
-    mistake. See the Fetch standard and W3C Fetch Metadata Request Headers.
+    and so does a caller known by a good token in the Authorization header, which no browser sends by itself, nor for a
+    page of another site without a preflight. Anything else is 403 `csrf_failed`. Raises `ConfigurationError` listing
+    every mistake. See the Fetch standard and W3C Fetch Metadata Request Headers.
     """
     mistakes = Mistakes("csrf_protected")
     origins = mistakes.strings("trusted_origins", trusted_origins)

@@ -296,7 +296,7 @@ class ServiceNetworks(Requirement):
         """See `Requirement`. An unknown address fails `allow` alone, and `deny` only where the client may hide it."""
         address = facts.address
         if address is None:
-            if self._allowed is None and not self._network.may_read_trailers(facts.request):
+            if self._allowed is None and not self._network.may_be_hidden(facts.request):
                 return None
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED, unknown=True, hint="the client's address is not known")
         if not self._lets_in(None, address):

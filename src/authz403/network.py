@@ -135,6 +135,16 @@ class Network:
         """Tell whether what looks like the last line of the header may be a trailer of the client's own."""
         return CHUNKED in request.fields and len(request.fields.get(self.source or "", ())) > 1
 
+    def may_be_hidden(self, request: AccessRequest) -> bool:
+        """Tell whether an address may be unknown by the client's own doing, so that a deny list stays closed."""
+        lines = request.fields.get(self.source or "", ())
+        if sum(map(len, lines)) > _LONGEST_FORWARDED or self.may_read_trailers(request):
+            return True
+        if self.hops is not None and lines:
+            return True  # it came by fewer proxies than there are, past the first of them
+        is_list = self.source in {"x-forwarded-for", "forwarded"}
+        return not is_list and (len(lines) > 1 or any("," in line for line in lines))
+
     def _walk(self, peer: str | None, lines: tuple[str, ...]) -> Address | None:
         if not self.trusts_peer(peer):
             return None if peer is None else parse_address(peer)

@@ -50,8 +50,12 @@ def access_request(environ: Environ, wanted: Mapping[str, str]) -> AccessRequest
         method = f"HTTP {method}"
     path = environ.get("PATH_INFO") or "/"
     # Over a unix socket, the peer is the name that the other end bound its own socket to, and that may look like an
-    # address. gunicorn leaves the port out there, and granian calls its own port 0.
-    if ("gunicorn.socket" in environ and "REMOTE_PORT" not in environ) or environ.get("SERVER_PORT") == "0":
+    # address. gunicorn leaves the port out there, and granian calls its own port 0. ProxyFix writes that, too, and some
+    # servers take it from the Host header: by what a client wrote.
+    given = environ.get(_PROXY_FIX, environ)
+    if ("gunicorn.socket" in environ and "REMOTE_PORT" not in environ) or (
+        given.get("SERVER_PORT") == "0" and "REMOTE_PORT" not in environ
+    ):
         peer: str | None = UNIX
     else:
         peer = environ.get("REMOTE_ADDR")
