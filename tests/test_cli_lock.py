@@ -45,6 +45,73 @@ def test_a_pull_request_that_opens_an_endpoint_fails(shop: Commands, framework: 
     assert changed.endswith("(read_order): anyone")
 
 
+ORDERED = """
+from fastapi import FastAPI
+
+from authz403 import BearerTokens, Gate, Rule, anyone, deny, requires, scopes
+from authz403.asgi import AuthzMiddleware
+
+tokens = BearerTokens(issuer="i", audience="a", key="only-for-tests-0123456789abcdef0", algorithms=["HS256"])
+rules = [Rule("GET", "/x/*/a", deny), Rule("GET", "/x/b/*", anyone)]
+app = FastAPI(openapi_url=None)
+app.add_middleware(AuthzMiddleware, gate=Gate(tokens=tokens, rules=rules))
+
+
+@requires(scopes("orders:read"))
+def own() -> str:
+    return "mine"
+
+
+@requires(anyone)
+def one() -> str:
+    return "one"
+
+
+@requires(anyone)
+def at(p: str, q: str) -> str:
+    return p + q
+
+
+app.get("/orders/me")(own)
+app.get("/orders/{id}")(one)
+app.get("/x/{p}/{q}")(at)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            'app.get("/orders/me")(own)\napp.get("/orders/{id}")(one)',
+            'app.get("/orders/{id}")(one)\napp.get("/orders/me")(own)',
+            "GET /orders/me: changed, GET /orders/{id} (one) comes before it now and takes what both fit: anyone",
+        ),
+        (
+            'Rule("GET", "/x/*/a", deny), Rule("GET", "/x/b/*", anyone)',
+            'Rule("GET", "/x/b/*", anyone), Rule("GET", "/x/*/a", deny)',
+            "GET /x/{p}/{q} on /x/*/a: changed, GET /x/{p}/{q} on /x/b/* (at) comes before it now and takes what both",
+        ),
+        (
+            'app.get("/orders/me")(own)\n',
+            "",
+            "GET /orders/me: changed, it is gone, and GET /orders/{id} (one) takes what both fit: anyone",
+        ),
+    ],
+    ids=["routes", "rules", "a route that goes"],
+)
+def test_a_pull_request_that_opens_an_endpoint_by_another_order_fails(
+    shop: Commands, old: str, new: str, told: str
+) -> None:
+    """Of two that take the same request the first one does, so that the order is part of the policy."""
+    shop.write(ordered=ORDERED)
+    assert shop.run("lock", "ordered:app").status == 0
+    assert shop.run("lock", "ordered:app", "--check").status == 0
+    shop.replace("ordered", old, new)
+    done = shop.run("lock", "ordered:app", "--check")
+    assert done.status == 1
+    assert told in done.output, done.output
+
+
 def test_nothing_of_the_machine_is_in_the_file(shop: Commands) -> None:
     """No directory and no line: a comment above an endpoint changes nothing."""
     shop.write(**SHOPS["FastAPI"][1])

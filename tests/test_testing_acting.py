@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from django.test import Client
 from starlette.testclient import TestClient
 
 from authz403 import ConfigurationError, Gate, Rbac, Reason, Rule, authenticated, claim, csrf_protected
-from authz403.testing import acting_as, assert_denied, capture_decisions
+from authz403.testing import Authz, acting_as, assert_denied, capture_decisions
 from tests.kit_made import FRAMEWORKS, Session, app_of, fastapi_app, flask_app, gate_with, starlette_app
 
 
@@ -176,3 +177,20 @@ def test_an_app_without_a_gate_is_a_mistake() -> None:
         acting_as(app)
     with pytest.raises(ConfigurationError, match="no gate stands before it"), capture_decisions(app):
         pass
+
+
+def test_a_task_that_outlives_its_block_acts_for_nobody() -> None:
+    """It holds a copy of the context; and blocks may end in another order than they began in."""
+    app = starlette_app(gate_with())
+    with acting_as(app, sub="ann", scopes="orders:read"):
+        kept = contextvars.copy_context()
+    with Authz() as authz:
+        client = authz.client(app)
+        assert kept.run(client.get, "/orders").status_code == 401
+    first, second = acting_as(app, scopes="orders:read"), acting_as(app, scopes="orders:read")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    with Authz() as authz:
+        assert authz.client(app).get("/orders").status_code == 401

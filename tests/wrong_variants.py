@@ -122,7 +122,7 @@ VARIANTS: Final = (
     Variant(
         "takes any principal of a request with an Authorization header for one that a token named",
         "csrf.py",
-        "return None if identity.token_field in _SENT_BY_SCRIPTS else unmet",
+        "return None if identity.token_field == AUTHORIZATION else unmet",
         "return None",
         ("test_csrf.py::test_a_junk_authorization_header_switches_nothing_off",),
     ),
@@ -136,7 +136,7 @@ VARIANTS: Final = (
     Variant(
         "takes a token that a proxy wrote for one that a page sent",
         "csrf.py",
-        "return None if identity.token_field in _SENT_BY_SCRIPTS else unmet",
+        "return None if identity.token_field == AUTHORIZATION else unmet",
         "return None if identity.token_field else unmet",
         ("test_csrf.py::test_what_a_browser_sends_by_itself_is_no_token",),
     ),
@@ -312,8 +312,8 @@ VARIANTS: Final = (
     Variant(
         "takes a list that was read while somebody wrote it",
         "address_file.py",
-        "        if _state(self._file) != state:\n            return False\n        self._seen",
-        "        self._seen",
+        "        if _state(self._file) != state:\n            return False\n        if mistakes:",
+        "        if mistakes:",
         ("test_address_file.py::test_a_file_that_changes_while_it_is_read_is_read_again",),
     ),
     Variant(
@@ -1094,8 +1094,8 @@ VARIANTS: Final = (
     Variant(
         "acts for somebody after the test has ended that",
         "testing/seam.py",
-        "            _acting.set(before)\n",
-        "            pass\n",
+        "block.stands = False\n            _acting.set(tuple(one for one in _acting.get() if one.stands))\n",
+        "pass\n",
         ("test_testing_acting.py::test_blocks_stand_within_each_other",),
     ),
     Variant(

@@ -353,14 +353,14 @@ class Claim(NeedsIdentity):
             return self._nobody(identity, missing=1)
         unmet = Unmet(Kind.CLAIM, Reason.CLAIM_REQUIRED)
         if self._name not in identity.claims:
-            return unmet
+            return unmet._replace(hint=f"there is no claim {self._name}")
         value = identity.claims[self._name]
         if self._predicate is not None:
             return _answered(self, self._predicate, value, unmet)
         held = value if isinstance(value, tuple) else (value,)
         if any(_same(one, wanted) for one in held for wanted in self._values):
             return None
-        return unmet
+        return unmet._replace(hint=f"the claim {self._name} is there, with another value")
 
     def form(self) -> Form:
         """See `Requirement`."""

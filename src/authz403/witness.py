@@ -339,9 +339,13 @@ def _sign_in_of(principal: Principal, now: float) -> str:
     return f"{_claim_is('acr', principal)}, {ago}"
 
 
+_HERE: Final = Path(__file__).parent
+
+
 def told_error(error: BaseException) -> str:
-    """Return an exception in a line, with the file and line that raised it."""
-    at = traceback.extract_tb(error.__traceback__)[-1:]
+    """Return an exception in a line, with the line of the app's own code that it came out of, else the last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = ([frame for frame in frames if Path(frame.filename).parent != _HERE] or frames)[-1:]
     place = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in at)
     return f"{type(error).__name__}: {error}{place}" if str(error) else f"{type(error).__name__}{place}"
 

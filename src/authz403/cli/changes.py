@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from authz403.cli.lockfile import Entry, Key, Lock, Means
+from authz403.cli.lockfile import Entry, Key, Lock, Means, Turn
 from authz403.forms import AND, CONCEALED, Form, combined
 from authz403.implication import conjuncts, implies, leaves, negated
 from authz403.paths import PathPattern, parse_pattern
@@ -42,7 +42,8 @@ _ORDER: Final = tuple(Kind)
 
 def changes(before: Lock, after: Lock) -> list[Change]:
     """Return all that differs between two policies, what opens something first."""
-    found = [*_of_settings(before, after), *_of_roles(before, after), *_of_entries(before.entries, after.entries)]
+    found = [*_of_settings(before, after), *_of_roles(before, after), *_of_turns(before, after)]
+    found += _of_entries(before.entries, after.entries)
     return sorted(found, key=lambda change: _ORDER.index(change.kind))
 
 
@@ -258,6 +259,30 @@ def _moved(left: list[Entry], come: list[Entry]) -> Iterator[Change]:
             left.remove(old)
             come.remove(entry)
             yield _difference(old, entry)
+
+
+# ---- which of two is asked
+
+
+def _of_turns(before: Lock, after: Lock) -> Iterator[Change]:
+    """Tell whose requests another takes now. Which they are nobody proves: such a change is never called tightened."""
+    were = {(entry.key, entry.endpoint) for entry in before.entries}
+    are = {(entry.key, entry.endpoint): entry for entry in after.entries}
+    for turn in sorted(after.turns - before.turns, key=str):
+        come_first = turn.first not in were or Turn(turn.then, turn.first) in before.turns
+        if turn.then in were and come_first:
+            taker = are[turn.first]
+            told = f"{_asked(turn.first)} comes before it now and takes what both fit: {_needs(taker.policy)}"
+            yield Change(str(turn.then[0]), Kind.CHANGED, told, taker.written)
+    for turn in sorted(before.turns, key=str):
+        if turn.first not in are and turn.then in are and not any(key == turn.first[0] for key, _ in are):
+            taker = are[turn.then]
+            told = f"it is gone, and {_asked(turn.then)} takes what both fit: {_needs(taker.policy)}"
+            yield Change(str(turn.first[0]), Kind.CHANGED, told, taker.written)
+
+
+def _asked(name: tuple[Key, str]) -> str:
+    return f"{name[0]} ({name[1]})"
 
 
 # ---- what holds for all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -199,9 +200,12 @@ def _header_lines(found: Guarded, given: Given, method: str) -> Iterator[tuple[s
 def moment_given(text: str) -> float:
     """Read a time: seconds since the epoch, or ISO 8601, in UTC unless it says otherwise."""
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if math.isfinite(seconds):  # no token expires at a time that is no number
+            return seconds
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from authz403.cli.loading import Failure
 from authz403.cli.routes import covered_by
-from authz403.endpoint import Covered
+from authz403.endpoint import Covered, Served
 from authz403.forms import AND, CONCEALED, Form, combined, read, shown, told_function
 from authz403.gate import Gate
 from authz403.guarded import Guarded
 from authz403.leaves import ServiceNetworks
+from authz403.paths import PathPattern, parse_pattern
 
 VERSION: Final = 1
 _HEAD: Final = """\
@@ -48,6 +49,13 @@ class Entry(NamedTuple):
     written: tuple[str, ...] = ()
 
 
+class Turn(NamedTuple):
+    """That one entry is asked before another that takes some of its requests, and has another policy."""
+
+    first: tuple[Key, str]
+    then: tuple[Key, str]
+
+
 class Means(NamedTuple):
     """What a role stands for: the roles that it includes, and the permissions that it grants."""
 
@@ -68,20 +76,42 @@ class Lock(NamedTuple):
     looked_up: str | None
     roles: dict[str, Means]
     entries: tuple[Entry, ...]
+    turns: frozenset[Turn] = frozenset()
 
 
 def lock_of(found: Guarded) -> Lock:
     """Return the policy of an app as it is; raises `Failure` where the app cannot be read."""
     gate = found.gate
     roles_for = None if gate.rbac is None else gate.rbac.roles_for
+    rows = covered_by(found)
     return Lock(
         gate.default.form(),
         _service(gate),
         not gate.report_only,
         None if roles_for is None else shown(told_function(roles_for)),
         _roles(gate),
-        tuple(sorted((_entry(row) for _, row in covered_by(found)), key=_order)),
+        tuple(sorted((_entry(row) for _, row in rows), key=_order)),
+        frozenset(_turns(rows)),
     )
+
+
+def _turns(rows: Sequence[tuple[Served, Covered]]) -> Iterator[Turn]:
+    """Yield what is asked first where two entries take the same requests: of routes, and of rules on one route."""
+    told = [(served, row, _entry(row)) for served, row in rows]
+    for index, (served, row, one) in enumerate(told):
+        for later, other_row, other in told[index + 1 :]:
+            methods = {row.method, other_row.method}
+            if one.policy == other.policy or (len(methods) > 1 and "*" not in methods):
+                continue
+            if served is later and (row.part is None or other_row.part is None):
+                continue  # what a rule leaves over always comes last
+            if _paths(served, row).meets(_paths(later, other_row)):
+                yield Turn((one.key, one.endpoint), (other.key, other.endpoint))
+
+
+def _paths(served: Served, row: Covered) -> PathPattern:
+    found = None if row.part is None else parse_pattern(row.part)
+    return found if isinstance(found, PathPattern) else served.pattern
 
 
 def _entry(row: Covered) -> Entry:
@@ -134,6 +164,7 @@ def text_of(lock: Lock) -> str:
         lines += [f"role {role!a}: includes {_listed(means.includes)}"] if means.includes else []
         lines += [f"role {role!a}: grants {_listed(means.grants)}"] if means.grants else []
     lines += [_told(entry) for entry in lock.entries]
+    lines += sorted(f"first {_named(*turn.first)} then {_named(*turn.then)}" for turn in lock.turns)
     return _HEAD.format(version=VERSION) + "".join(f"{line}\n" for line in lines)
 
 
@@ -142,8 +173,12 @@ def _listed(found: Iterable[str]) -> str:
 
 
 def _told(entry: Entry) -> str:
-    part = "" if entry.key.part is None else f" on {_word(entry.key.part)}"
-    return f"{_word(entry.key.method)} {_word(entry.key.path)}{part} ({_word(entry.endpoint)}): {entry.policy}"
+    return f"{_named(entry.key, entry.endpoint)}: {entry.policy}"
+
+
+def _named(key: Key, endpoint: str) -> str:
+    part = "" if key.part is None else f" on {_word(key.part)}"
+    return f"{_word(key.method)} {_word(key.path)}{part} ({_word(endpoint)})"
 
 
 # ASCII that one sees, but for what starts a comment, quotes, parentheses and backslashes.
@@ -159,6 +194,8 @@ _WORD: Final = rf"(?:{_PLAIN.pattern}|{_QUOTED})"
 _ENTRY: Final = re.compile(
     rf"(?P<method>{_WORD}) (?P<path>{_WORD})(?: on (?P<part>{_WORD}))? \((?P<endpoint>{_WORD})\): (?P<policy>.+)"
 )
+_NAMED: Final = rf"({_WORD}) ({_WORD})(?: on ({_WORD}))? \(({_WORD})\)"
+_TURN: Final = re.compile(rf"first {_NAMED} then {_NAMED}")
 _ROLE: Final = re.compile(rf"role (?P<role>{_QUOTED}): (?P<verb>includes|grants) (?P<names>{_QUOTED}(?:, {_QUOTED})*)")
 
 
@@ -167,12 +204,16 @@ def read_lock(text: str, name: str) -> Lock:
     settings: dict[str, str] = {}
     roles: dict[str, Means] = {}
     entries: list[Entry] = []
+    turns: set[Turn] = set()
     for number, line in _lines(text):
         try:
             if (matched := _ENTRY.fullmatch(line)) is not None:
                 part = None if matched["part"] is None else _unquoted(matched["part"])
                 key = Key(_unquoted(matched["path"]), part, _unquoted(matched["method"]))
                 entries.append(Entry(key, _unquoted(matched["endpoint"]), read(matched["policy"])))
+            elif (matched := _TURN.fullmatch(line)) is not None:
+                told = [None if word is None else _unquoted(word) for word in matched.groups()]
+                turns.add(Turn(_name(told[:4]), _name(told[4:])))
             elif (matched := _ROLE.fullmatch(line)) is not None:
                 role = _unquoted(matched["role"])
                 listed = frozenset(_unquoted(one) for one in re.findall(_QUOTED, matched["names"]))
@@ -191,9 +232,15 @@ def read_lock(text: str, name: str) -> Lock:
             settings["roles"].removeprefix("looked up by ") if "roles" in settings else None,
             roles,
             tuple(entries),
+            frozenset(turns),
         )
     except ValueError as error:
         raise Failure(f"{name}: {error}") from error
+
+
+def _name(words: Sequence[str | None]) -> tuple[Key, str]:
+    method, path, part, endpoint = words
+    return Key(path or "", part, method or ""), endpoint or ""
 
 
 def _read_setting(line: str, settings: dict[str, str]) -> None:

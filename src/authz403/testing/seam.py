@@ -7,11 +7,10 @@ Nothing outside of `authz403.testing` imports this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from types import MappingProxyType
 from typing import Final
 
 from authz403 import asgi, wsgi
@@ -24,8 +23,20 @@ from authz403.principal import Principal
 from authz403.request import AccessRequest
 from authz403.route_objects import wrappers
 
-_acting: ContextVar[Mapping[Gate, Principal]] = ContextVar("authz403_acting", default=MappingProxyType({}))
-"""Who asks, whatever the request says, by the gate that is to believe it: in this thread or task alone."""
+
+class _Acting:
+    """One block of a test: who asks, the gate that is to believe it, and whether the block still stands."""
+
+    __slots__ = ("gate", "principal", "stands")
+
+    def __init__(self, gate: Gate, principal: Principal) -> None:
+        self.gate = gate
+        self.principal = principal
+        self.stands = True
+
+
+_acting: ContextVar[tuple[_Acting, ...]] = ContextVar("authz403_acting", default=())
+"""The blocks of this thread or task, the innermost last; a context that was copied from it may hold ended ones."""
 
 _lock: Final = Lock()
 
@@ -41,9 +52,9 @@ class _StandIn(Identifier):
 
     def identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """See `Identifier`."""
-        who = _acting.get().get(self._gate)
-        if who is not None:
-            return who
+        for block in reversed(_acting.get()):
+            if block.gate is self._gate and block.stands:
+                return block.principal
         return (self.kits[-1] if self.kits else self.own).identify(request, now)
 
 
@@ -67,13 +78,15 @@ def _standing_in(gate: Gate) -> Iterator[_StandIn]:
 def acting(gate: Gate, principal: Principal) -> Iterator[Principal]:
     """Let a gate take every request of this thread or task for one of `principal`."""
     with _standing_in(gate):
-        before = _acting.get()
-        _acting.set(MappingProxyType({**before, gate: principal}))
+        block = _Acting(gate, principal)
+        _acting.set((*_acting.get(), block))
         try:
             yield principal
         finally:
-            # Not by a token: an async fixture ends in another context than it began in.
-            _acting.set(before)
+            # Not by a token: an async fixture ends in another context than it began in. And a task that began in the
+            # block keeps a copy of the context: it is the block itself that says it has ended.
+            block.stands = False
+            _acting.set(tuple(one for one in _acting.get() if one.stands))
 
 
 @contextmanager
