@@ -379,7 +379,7 @@ tokens = BearerTokens(issuer="https://id.example", audience="orders-api", jwks_u
 keyless = AuthzMiddleware(Starlette(), gate=Gate(tokens=tokens, default=authenticated), routes_of=None)
 """
     )
-    done = run(shop, "loud:app", "GET", "/", "--json")
+    done = shop.run_apart("explain", "loud:app", "GET", "/", "--json")
     assert json.loads(done.output)["reason"] == "closed"
     assert done.errors == "asked\n"
     keyless = shop.run_apart("explain", "loud:keyless", "GET", "/", "--token", TOKEN, "--at", AT)

@@ -18,6 +18,7 @@ from authz403.diagnosis import diagnosed
 from authz403.endpoint import Endpoint, Found, Policy, Walked
 from authz403.explanation import FAILED, NOT_REACHED, PASSED, UNKNOWN, Caller, Check, Client, Explanation, Result
 from authz403.facts import Facts, Rejected
+from authz403.forms import Form
 from authz403.fulfil import fulfilled_blocking
 from authz403.leaves import Claim, Custom, Held, Networks, Param, Scopes, ServiceNetworks, SteppedUp
 from authz403.need import Need
@@ -175,6 +176,10 @@ class _Seen(Requirement):
         facts = self._answers.for_facts(facts)
         self._witness.facts = facts
         return self._inner.check(facts)
+
+    def form(self) -> Form:
+        """See `Requirement`."""
+        return self._inner.form()
 
 
 class _Answers(dict[int, object]):
