@@ -41,6 +41,12 @@ def parse_network(cidr: str) -> tuple[int, int, int]:
     return _parse_slowly(cidr)
 
 
+def span_of(cidr: str) -> tuple[int, int, int]:
+    """Return a network's IP version, its first address and the one behind its last, as numbers."""
+    version, length, first = parse_network(cidr)
+    return version, first, first + (1 << (32 if version == 4 else 128) - length)  # noqa: PLR2004 - an IP version
+
+
 def is_everything(cidr: str) -> bool:
     """Tell whether a network holds all addresses of its IP version."""
     try:

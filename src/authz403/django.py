@@ -26,7 +26,7 @@ from authz403.checks import current
 from authz403.django_routes import DjangoRoutes, Judged, urlconf_of
 from authz403.endpoint import Asked
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_in
-from authz403.fulfil import fulfilled, fulfilled_blocking
+from authz403.fulfil import fulfilled, settled
 from authz403.gate import Gate, as_gate
 from authz403.need import Need, is_async
 from authz403.principal import ANONYMOUS, Principal
@@ -103,8 +103,7 @@ class AuthzMiddleware:
         outer = _outer(request)
         asked: Asked[HttpRequest] = Asked(request, request.path_info, [])
         step = self._gate.decide(self._facts(request), self._routes, asked, within=outer)
-        while isinstance(step, Need):
-            step = step.resume(fulfilled_blocking(step))
+        step = settled(step)
         if step.response is not None:
             return self._refused(request, outer, step)
         ticket = self._let_in(asked, outer, step)

@@ -175,3 +175,15 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {harmless_text(str(name)): _plain(one) for name, one in value.items()}
     return value if value is None or isinstance(value, bool | int | float) else harmless_text(repr(value))
+
+
+def text_in(value: object) -> str | None:
+    """Return what was given where it is text."""
+    return value if isinstance(value, str) else None
+
+
+def texts_in(value: object) -> tuple[str, ...]:
+    """Return the texts of a list, or one that stands alone."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list | tuple) else ()

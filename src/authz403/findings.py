@@ -6,11 +6,11 @@ A finding is told with what it rests on, as only the operator can judge it. Noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from threading import Lock
 from typing import Final
 
 from authz403.addresses import Address, AddressSet, parse_address, parse_node
+from authz403.cidr import span_of
 from authz403.decision import Outcome
 from authz403.facts import Facts
 from authz403.hints import PROXY_FIELDS, STRIPPED
@@ -41,7 +41,6 @@ PRIVATE: Final = AddressSet(
 
 _AUTHORIZATION: Final = "authorization"
 _WALKED: Final = ("x-forwarded-for", "forwarded")
-_MAPPED: Final = 96  # bits before the IPv4 address in an IPv4-mapped one
 _REWRITTEN: Final = (
     "the server has already put a forwarded address in the place of the peer, so that trusted_proxies are not seen; "
     "let it leave the peer alone (uvicorn: --no-proxy-headers)"
@@ -52,7 +51,8 @@ _REWRITTEN_PEER: Final = (
 )
 
 
-AnyNetwork = IPv4Network | IPv6Network
+Span = tuple[int, int, int]
+"""A network: its IP version, its first address and the one behind its last."""
 
 
 class Findings:
@@ -74,7 +74,7 @@ class Findings:
         self._needs_addresses = bool(network.fields or network.allowed or network.denied)
         # Only a walk over proxies passes all of them by.
         walks = network.source in _WALKED and network.hops is None
-        self._proxies = tuple(_network(cidr) for cidr in network.trusted_proxies if cidr != UNIX) if walks else ()
+        self._proxies = tuple(span_of(cidr) for cidr in network.trusted_proxies if cidr != UNIX) if walks else ()
         self._told: set[str] = set()
         self._watched: dict[int, Networks] = {}  # which keeps their ids theirs
         self._unmatched: tuple[Networks, ...] = ()
@@ -246,25 +246,16 @@ def _is_inside(peer: str | None) -> bool:
     return peer in UNIX_PEERS if address is None else address in PRIVATE
 
 
-def _network(cidr: str) -> AnyNetwork:
-    network = ip_network(cidr)
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is None or network.prefixlen < _MAPPED:
-        return network
-    return IPv4Network((mapped, network.prefixlen - _MAPPED))
-
-
-def _are_within(cidrs: Sequence[str], others: Sequence[AnyNetwork]) -> bool:
+def _are_within(cidrs: Sequence[str], others: Sequence[Span]) -> bool:
     """Tell whether every one of these networks is inside one of the others."""
     if not cidrs or not others or len(cidrs) > _MOST_COMPARED:
         return False
-    return all(any(_is_within(_network(cidr), other) for other in others) for cidr in cidrs)
+    return all(any(_is_within(span_of(cidr), other) for other in others) for cidr in cidrs)
 
 
-def _is_within(network: AnyNetwork, other: AnyNetwork) -> bool:
-    if isinstance(network, IPv4Network):
-        return isinstance(other, IPv4Network) and network.subnet_of(other)
-    return isinstance(other, IPv6Network) and network.subnet_of(other)
+def _is_within(one: Span, other: Span) -> bool:
+    version, first, beyond = one
+    return version == other[0] and first >= other[1] and beyond <= other[2]
 
 
-_PRIVATE: Final = tuple(map(_network, PRIVATE.cidrs))
+_PRIVATE: Final = tuple(map(span_of, PRIVATE.cidrs))

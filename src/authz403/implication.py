@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from ipaddress import IPv6Network, ip_network
 from typing import Final, NamedTuple
 
+from authz403.cidr import span_of
 from authz403.forms import AND, CONCEALED, NOT, OR, Form, Told, cidr_sets
 
 _MOST_STEPS: Final = 10_000
-_IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 Variable = tuple[Hashable, ...]
 
@@ -265,7 +264,7 @@ def _regions(sets: Iterable[tuple[str, ...]]) -> tuple[frozenset[tuple[str, ...]
     changes: dict[tuple[int, int], Counter[tuple[str, ...]]] = defaultdict(Counter)
     for group in sets:
         for cidr in group:
-            version, first, beyond = _range(cidr)
+            version, first, beyond = span_of(cidr)
             changes[version, first][group] += 1
             changes[version, beyond][group] -= 1
     found: dict[frozenset[tuple[str, ...]], None] = {}
@@ -276,15 +275,6 @@ def _regions(sets: Iterable[tuple[str, ...]]) -> tuple[frozenset[tuple[str, ...]
             if place < most:
                 found[frozenset(group for group, times in inside.items() if times)] = None
     return tuple(found)
-
-
-def _range(cidr: str) -> tuple[int, int, int]:
-    """Return a network's version, its first address and the one behind its last, as numbers."""
-    network = ip_network(cidr)
-    first, size = int(network.network_address), network.num_addresses
-    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
-        return 4, first & 0xFFFFFFFF, (first & 0xFFFFFFFF) + size  # as addresses are unmapped, too
-    return network.version, first, first + size
 
 
 def _joined(*, all_of: bool, parts: Iterable[Formula]) -> Formula:

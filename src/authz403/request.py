@@ -26,8 +26,14 @@ KNOWN_METHODS: Final = (
 
 def lines_in_environ(environ: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return those of the header fields that a WSGI environ has; a server has joined the lines of each with commas."""
-    keys = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in names}
-    return {name: (environ[key],) for name, key in keys.items() if key in environ}
+    keys = ((name, environ_key(name)) for name in names)
+    return {name: (environ[key],) for name, key in keys if key in environ}
+
+
+def environ_key(name: str) -> str:
+    """Return the key of a WSGI environ that a header field stands under (PEP 3333)."""
+    key = name.upper().replace("-", "_")
+    return key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
 
 
 @dataclass(slots=True)  # not frozen: every request makes one, and that would take four times as long

@@ -16,10 +16,22 @@ from authz403.audit import Audit, Level
 from authz403.decision import Outcome
 from authz403.diagnosis import diagnosed
 from authz403.endpoint import Endpoint, Found, Policy, Walked
-from authz403.explanation import FAILED, NOT_REACHED, PASSED, UNKNOWN, Caller, Check, Client, Explanation, Result
+from authz403.explanation import (
+    FAILED,
+    NOT_REACHED,
+    PASSED,
+    UNKNOWN,
+    Caller,
+    Check,
+    Client,
+    Explanation,
+    Result,
+    text_in,
+    texts_in,
+)
 from authz403.facts import Facts, Rejected
 from authz403.forms import Form
-from authz403.fulfil import fulfilled_blocking
+from authz403.fulfil import settled
 from authz403.leaves import Claim, Custom, Held, Networks, Param, Scopes, ServiceNetworks, SteppedUp
 from authz403.need import Need
 from authz403.network import Network
@@ -209,9 +221,7 @@ class _Answers(dict[int, object]):
 def _found_out(identify: Callable[[], Identity | Need[Identity]]) -> Identity:
     """Return who calls, for whoever wants to know; a source that fails says nothing."""
     try:
-        found = identify()
-        while isinstance(found, Need):
-            found = found.resume(fulfilled_blocking(found))
+        found: Identity = settled(identify())
     except Exception as error:  # noqa: BLE001 - a source of the user's own may raise anything
         return Rejected(Reason.POLICY_ERROR, f"the source of identities raised {told_error(error)}")
     return found
@@ -369,7 +379,7 @@ def caller_of(identity: Identity, now: float, *, is_asked_for: bool = True) -> C
             subject=identity.sub,
             issuer=identity.issuer or None,
             client_id=identity.client_id,
-            audience=_strings(claims.get("aud")),
+            audience=texts_in(claims.get("aud")),
             scopes=tuple(sorted(identity.scopes)),
             roles=tuple(sorted(identity.roles)),
             permissions=tuple(sorted(identity.permissions)),
@@ -384,11 +394,11 @@ def caller_of(identity: Identity, now: float, *, is_asked_for: bool = True) -> C
             is_asked_for=is_asked_for,
             reason=str(identity.reason),
             hint=identity.hint,
-            subject=_text(facts.get("sub")),
-            issuer=_text(facts.get("iss")),
-            client_id=_text(facts.get("client_id")),
-            audience=_strings(facts.get("aud")),
-            token_id=_text(facts.get("token_id")),
+            subject=text_in(facts.get("sub")),
+            issuer=text_in(facts.get("iss")),
+            client_id=text_in(facts.get("client_id")),
+            audience=texts_in(facts.get("aud")),
+            token_id=text_in(facts.get("token_id")),
             expires_at=_time(facts.get("token_expires")),
         )
     return replace(told, validity=validity_of(told, now))
@@ -422,16 +432,6 @@ def _span(seconds: float) -> str:
 
 def _time(value: object) -> float | None:
     return float(value) if is_numeric_date(value) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, tuple | list) else ()
 
 
 def _client(outcome: Outcome, network: Network) -> Client:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 from authz403.checks import current
 from authz403.endpoint import Asked, Routes, Walked
 from authz403.errors import AccessDenied, ConfigurationError, Mistakes, denial_in
-from authz403.fulfil import fulfilled_blocking
+from authz403.fulfil import fulfilled_blocking, settled
 from authz403.gate import Gate, as_gate
 from authz403.need import Need
 from authz403.principal import ANONYMOUS
@@ -203,8 +203,7 @@ class AuthzMiddleware:
             step = met.gate.decide(request, within=within)
         else:
             step = met.gate.decide(request, met.routes, Asked(environ, request.path, answer), within=within)
-        while isinstance(step, Need):
-            step = step.resume(fulfilled_blocking(step))
+        step = settled(step)
         outermost.conceals = outermost.conceals or step.decision.concealed
         outermost.has_hidden = outermost.has_hidden or met.conceals
         if not step.decision.allowed:
@@ -289,8 +288,7 @@ class _Answering(Ticket):
 
     def write(self, data: bytes, /) -> object:
         """Write a piece of the body; called by apps that do not return it."""
-        if not self.outcome.answered:
-            self._answered()
+        self._answered()
         return self._write(data)
 
     def failed(self, error: Exception) -> Iterable[bytes]:
@@ -349,10 +347,7 @@ class _Answering(Ticket):
     def ended(self) -> None:
         """Note that the app has nothing more to say."""
         self._environ.pop(TICKETS, None)  # whoever sends the same environ to another app starts anew
-        outcome = self.outcome
-        if not outcome.answered:
-            outcome.answered = True
-            self.met.gate.record(outcome.inner or outcome)
+        self._answered()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -371,8 +366,7 @@ class _Answering(Ticket):
             chunk = next(self.chunks, b"")
         finally:
             current.reset(token)
-        if not self.outcome.answered:
-            self._answered()
+        self._answered()
         return chunk
 
     def close(self) -> None:
@@ -386,8 +380,9 @@ class _Answering(Ticket):
 
     def _answered(self) -> None:
         outcome = self.outcome
-        outcome.answered = True
-        self.met.gate.record(outcome.inner or outcome)
+        if not outcome.answered:
+            outcome.answered = True
+            self.met.gate.record(outcome.inner or outcome)
 
 
 def hides(environ: Environ, denied: AccessDenied) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from authz403.cors import ORIGIN, REQUEST_METHOD, Headers
 from authz403.decision import Response
 from authz403.network import UNIX
-from authz403.request import WEBSOCKET, AccessRequest
+from authz403.request import WEBSOCKET, AccessRequest, environ_key
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse
@@ -31,9 +31,7 @@ _SINGLE: Final = frozenset({ORIGIN, REQUEST_METHOD})
 
 def wanted_keys(fields: Iterable[str]) -> Mapping[str, str]:
     """Return the header fields that a gate reads, by their keys in an environ."""
-    unprefixed = {"content-type", "content-length"}
-    keys = ((name.upper().replace("-", "_"), name) for name in sorted(fields))
-    return {key if name in unprefixed else f"HTTP_{key}": name for key, name in keys}
+    return {environ_key(name): name for name in sorted(fields)}
 
 
 def access_request(environ: Environ, wanted: Mapping[str, str]) -> AccessRequest:
@@ -52,9 +50,8 @@ def access_request(environ: Environ, wanted: Mapping[str, str]) -> AccessRequest
     # Over a unix socket, the peer is the name that the other end bound its own socket to, and that may look like an
     # address. gunicorn leaves the port out there, and granian calls its own port 0. ProxyFix writes that, too, and some
     # servers take it from the Host header: by what a client wrote.
-    given = environ.get(_PROXY_FIX, environ)
-    if ("gunicorn.socket" in environ and "REMOTE_PORT" not in environ) or (
-        given.get("SERVER_PORT") == "0" and "REMOTE_PORT" not in environ
+    if "REMOTE_PORT" not in environ and (
+        "gunicorn.socket" in environ or environ.get(_PROXY_FIX, environ).get("SERVER_PORT") == "0"
     ):
         peer: str | None = UNIX
     else:

@@ -15,7 +15,7 @@ from authz403.cli.explain import in_short, quietly
 from authz403.cli.loading import Failure
 from authz403.diagnosis import diagnosed
 from authz403.errors import ConfigurationError
-from authz403.explanation import Caller, Client, Explanation
+from authz403.explanation import Caller, Client, Explanation, text_in, texts_in
 from authz403.guarded import Guarded
 from authz403.principal import is_numeric_date
 from authz403.reasons import Reason
@@ -82,33 +82,33 @@ def _value(text: str) -> object:
 
 def explained_event(event: Mapping[str, object], found: Guarded | None) -> Explanation:
     """Explain an event: from itself, and where the app is known, with the policy that it has there now."""
-    answer = _json_in(_text(event.get("response")) or "") or {}
-    reason = _text(event.get("reason"))
+    answer = _json_in(text_in(event.get("response")) or "") or {}
+    reason = text_in(event.get("reason"))
     told = Explanation(
-        method=_text(event.get("method")) or "?",
-        path=_text(event.get("path")) or "?",
+        method=text_in(event.get("method")) or "?",
+        path=text_in(event.get("path")) or "?",
         allowed=event["event"] == "authz.allowed",
         status=_number(event.get("status")),
         reason=reason,
-        remedy=_text(answer.get("remedy")),
-        hint=_text(event.get("hint")),
-        detail=_text(answer.get("detail")),
-        route=_text(event.get("route")),
-        policy=_text(event.get("policy")),
+        remedy=text_in(answer.get("remedy")),
+        hint=text_in(event.get("hint")),
+        detail=text_in(answer.get("detail")),
+        route=text_in(event.get("route")),
+        policy=text_in(event.get("policy")),
         concealed=event.get("concealed") is True,
         report_only=event.get("report_only") is True,
         caller=_caller(event, reason),
-        client=Client(address=_text(event.get("client_ip")), peer=_text(event.get("peer"))),
-        required_scopes=_names(event.get("required_scopes")),
-        missing_scopes=_names(event.get("missing_scopes")),
-        required_roles=_names(event.get("required_roles")),
-        missing_roles=_names(event.get("missing_roles")),
-        required_permissions=_names(event.get("required_permissions")),
-        missing_permissions=_names(event.get("missing_permissions")),
-        error=_text(event.get("error")),
+        client=Client(address=text_in(event.get("client_ip")), peer=text_in(event.get("peer"))),
+        required_scopes=texts_in(event.get("required_scopes")),
+        missing_scopes=texts_in(event.get("missing_scopes")),
+        required_roles=texts_in(event.get("required_roles")),
+        missing_roles=texts_in(event.get("missing_roles")),
+        required_permissions=texts_in(event.get("required_permissions")),
+        missing_permissions=texts_in(event.get("missing_permissions")),
+        error=text_in(event.get("error")),
         facts=_facts(event.get("facts")),
-        policy_version=_text(event.get("policy_version")),
-        decision_id=_text(event.get("decision_id")),
+        policy_version=text_in(event.get("policy_version")),
+        decision_id=text_in(event.get("decision_id")),
     )
     if found is None:
         return diagnosed(told)
@@ -143,7 +143,7 @@ def _with_policy(told: Explanation, found: Guarded) -> Explanation:
 
 
 def _caller(event: Mapping[str, object], reason: str | None) -> Caller:
-    subject = _text(event.get("sub"))
+    subject = text_in(event.get("sub"))
     known = None if reason is None else Reason.__members__.get(reason.upper())
     # A refused token may say who it names; nobody is known by it.
     is_known = subject is not None and (known is None or known.error is None or known in _OF_THE_KNOWN)
@@ -154,12 +154,12 @@ def _caller(event: Mapping[str, object], reason: str | None) -> Caller:
         is_asked_for=subject is not None or known is not None,
         reason=None if is_known else reason,
         subject=subject,
-        issuer=_text(event.get("iss")) or None,
-        client_id=_text(event.get("client_id")),
-        audience=_names(event.get("aud")),
-        scopes=_names(event.get("scopes")),
-        roles=_names(event.get("roles")),
-        token_id=_text(event.get("token_id")),
+        issuer=text_in(event.get("iss")) or None,
+        client_id=text_in(event.get("client_id")),
+        audience=texts_in(event.get("aud")),
+        scopes=texts_in(event.get("scopes")),
+        roles=texts_in(event.get("roles")),
+        token_id=text_in(event.get("token_id")),
         expires_at=ends,
         validity=None if ends is None else f"expires at {moment(ends)}",
     )
@@ -172,15 +172,5 @@ def _facts(value: object) -> Mapping[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list | tuple) else ()
