@@ -31,7 +31,7 @@ from authz403.explanation import (
 )
 from authz403.facts import Facts, Rejected
 from authz403.forms import Form
-from authz403.fulfil import settled
+from authz403.fulfil import fulfilled_blocking
 from authz403.leaves import Claim, Custom, Held, Networks, Param, Scopes, ServiceNetworks, SteppedUp
 from authz403.need import Need
 from authz403.network import Network
@@ -221,7 +221,9 @@ class _Answers(dict[int, object]):
 def _found_out(identify: Callable[[], Identity | Need[Identity]]) -> Identity:
     """Return who calls, for whoever wants to know; a source that fails says nothing."""
     try:
-        found: Identity = settled(identify())
+        found = identify()
+        while isinstance(found, Need):
+            found = found.resume(fulfilled_blocking(found))
     except Exception as error:  # noqa: BLE001 - a source of the user's own may raise anything
         return Rejected(Reason.POLICY_ERROR, f"the source of identities raised {told_error(error)}")
     return found
