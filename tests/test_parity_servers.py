@@ -33,7 +33,7 @@ REPEATED: Final = frozenset(
 OTHERWISE: Final = {
     "gunicorn-sync": TOO_LONG,
     "gunicorn-gthread": TOO_LONG,
-    "granian-wsgi": frozenset({"Authorization: of Latin-1"}),
+    "granian-wsgi": frozenset({"Authorization: of Latin-1", "preflight: debugging, header not of ASCII"}),
     "cheroot": REPEATED - SAME_BY_THE_LAST,
 }
 """The cases that a server answers by itself, or tells otherwise than it got them; the docs say why."""
