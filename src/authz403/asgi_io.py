@@ -42,7 +42,7 @@ def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
     return AccessRequest(
         method,
         get_route_path(scope) if scope.get("root_path") else scope["path"],
-        peer if peer is None or isinstance(peer, str) else None,
+        peer if isinstance(peer, str) else None,
         fields,
         # uvicorn's own reading of X-Forwarded-For leaves the forwarded address with port 0
         "x-forwarded-for" in fields and bool(client and len(client) > 1 and client[1] == 0),

@@ -102,7 +102,7 @@ class Outcome:
     """
 
     __slots__ = (
-        *("_address", "_network", "answered", "check_failed", "concealed_as_missing", "decision", "decision_id"),
+        *("_network", "answered", "asked_address", "check_failed", "concealed_as_missing", "decision", "decision_id"),
         *("demanded", "headers", "inner", "missing_at", "principal", "rejected_facts", "report_only", "request"),
         *("response", "route", "started"),
     )
@@ -121,7 +121,7 @@ class Outcome:
         self.report_only = report_only
         self.decision = UNDECIDED
         self._network = network
-        self._address: Address | _Unasked | None = _UNASKED
+        self.asked_address: Address | _Unasked | None = _UNASKED
         self.principal: Principal | None = None
         self.rejected_facts = _NOTHING
         self.response: Response | None = None
@@ -137,11 +137,11 @@ class Outcome:
     @property
     def address(self) -> Address | None:
         """The client's address, looked for when somebody first asks: most policies do not."""
-        address = self._address
+        address = self.asked_address
         if isinstance(address, _Unasked):
-            address = self._address = self._network.client_address(self.request)
+            address = self.asked_address = self._network.client_address(self.request)
         return address
 
     @address.setter
     def address(self, address: Address | None) -> None:
-        self._address = address
+        self.asked_address = address

@@ -78,6 +78,8 @@ def request_of(environ: dict[str, Any]) -> HttpRequest:
 class DjangoRoutes:
     """The routes of one Django project, walked through its `ROOT_URLCONF`."""
 
+    usual: Final[frozenset[str]] = frozenset()
+
     def __init__(self) -> None:
         self.walk = DjangoWalk()
         self._known: dict[tuple[int, str, bool], Known] = {}

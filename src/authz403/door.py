@@ -77,13 +77,33 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
-        if scope["type"] not in _GUARDED:
-            await self.app(scope, receive, send)
-            return
         tickets: tuple[Ticket, ...] = scope.get(TICKETS, ())
+        # Nearly always, one gate decided on this very request, and conceals nothing here; each call would cost it.
+        if not (
+            len(tickets) == 1
+            and (self._here, get_route_path(scope) if scope.get("root_path") else scope["path"]) in tickets[0].trail
+            and tickets[0].method == scope.get("method")
+            and tickets[0].type == scope["type"]
+            and ((walk := tickets[0].walk) is None or not walk.watch.has_changed)
+            and tickets[0].own.missing_at != self._here
+        ) and await self._stopped(tickets, scope, receive, send):
+            return
+        try:
+            await self.app(scope, receive, send)
+        except (AccessDenied, ExceptionGroup) as error:
+            denied = denial_in(error)
+            if not tickets or tickets[0].outcome.answered or denied is None:
+                raise
+            # Caught here, inside the app's own middleware, before that takes it for a crash.
+            await self._denied(tickets, tickets[0].outcome, denied, scope, receive, send)
+
+    async def _stopped(self, tickets: tuple[Ticket, ...], scope: Scope, receive: Receive, send: Send) -> bool:
+        """Answer what must not reach the router, and tell whether that was so."""
+        if scope["type"] not in _GUARDED:
+            return False
         if not self._is_expected(tickets, scope):
             await self._mismatch(tickets, scope, receive, send)
-            return
+            return True
         for ticket in tickets:
             own = ticket.own
             if own.missing_at == self._here and own.decision.concealed:
@@ -92,16 +112,8 @@ class Door:
                 if own.concealed_as_missing:
                     scope.setdefault("router", self._router)
                     await self._router.not_found(scope, receive, send)
-                    return
-        try:
-            await self.app(scope, receive, send)
-        except (AccessDenied, ExceptionGroup) as error:
-            outcome = tickets[0].outcome
-            denied = denial_in(error)
-            if outcome.answered or denied is None:
-                raise
-            # Caught here, inside the app's own middleware, before that takes it for a crash.
-            await self._denied(tickets, outcome, denied, scope, receive, send)
+                    return True
+        return False
 
     async def _denied(
         self,
@@ -129,17 +141,7 @@ class Door:
 
     def _is_expected(self, tickets: tuple[Ticket, ...], scope: Scope) -> bool:
         """Tell whether some gate decided that this router may see this request, and none decided on another."""
-        here = (self._here, get_route_path(scope) if scope.get("root_path") else scope["path"])
-        if len(tickets) == 1:  # as nearly always
-            ticket = tickets[0]
-            walk = ticket.walk
-            if (
-                here in ticket.trail
-                and ticket.method == scope.get("method")
-                and ticket.type == scope["type"]
-                and (walk is None or not walk.watch.has_changed)
-            ):
-                return True
+        here = (self._here, get_route_path(scope))
         expected = False
         for ticket in tickets:
             if _let_pass(ticket) or (ticket.is_for(scope) and here in ticket.trail):

@@ -214,6 +214,11 @@ class Walked(Protocol):
 class Routes(Protocol[Native_contra]):
     """The routes of one app, asked for what would run."""
 
+    @property
+    def usual(self) -> frozenset[str]:
+        """Paths of which it is known that they are neither malformed nor hold dot segments."""
+        ...
+
     def find(self, native: Native_contra) -> tuple[Found, Mapping[str, object]]:
         """Return what the app's own router would do with this request, and the converted path parameters."""
         ...
@@ -225,6 +230,8 @@ class Routes(Protocol[Native_contra]):
 
 class RulesAlone:
     """The routes of an app that cannot be looked into: all of it is one endpoint."""
+
+    usual: Final[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self._found = Found(Endpoint("", "app", resolves_paths=True)), _NO_PARAMS

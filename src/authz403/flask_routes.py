@@ -115,6 +115,8 @@ def handed_on(adapter: MapAdapter, judged: Judged, *, is_missing: bool) -> None:
 class FlaskRoutes:
     """The routes of one Flask app, walked when a gate meets them, and again when they change."""
 
+    usual: Final[frozenset[str]] = frozenset()
+
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._bound: Bind = app.create_url_adapter  # type: ignore[assignment]  # of a request, it is never none

@@ -159,7 +159,7 @@ class Gate:
                     return self._preflight(outcome, cors)
                 if method == WEBSOCKET and not self._origin_fits(request, cors):
                     return self._refuse(outcome, Unmet(Kind.NETWORK, Reason.ORIGIN_NOT_ALLOWED))
-            is_usual_path = is_usual(path)
+            is_usual_path = path in routes.usual or is_usual(path)
             if not is_usual_path and is_malformed(path):
                 return self._refuse(outcome, Unmet(Kind.VERDICT, Reason.INVALID_PATH))
             found, path_params = routes.find(native)  # type: ignore[arg-type]  # rules alone look at no native request

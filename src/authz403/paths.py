@@ -59,6 +59,10 @@ class PathPattern(NamedTuple):
         """Whether exactly one path matches."""
         return not self.below and None not in self.segments
 
+    def as_path(self) -> str:
+        """Return the only path that a literal pattern matches."""
+        return "".join(f"/{segment}" for segment in self.segments)
+
     def covers(self, other: PathPattern) -> bool:
         """Tell whether every path that matches `other` matches this pattern."""
         mine, theirs = self.segments, other.segments
@@ -168,7 +172,7 @@ class PathIndex(Generic[T]):
                     node = node.static.setdefault(segment, _Node())
             (node.below if pattern.below else node.at).append((order, value))
             if None not in pattern.segments:
-                literals.append("".join(f"/{segment}" for segment in pattern.segments))
+                literals.append(pattern.as_path())
             elif None not in pattern.segments[:-1]:
                 heads.add("".join(f"/{segment}" for segment in pattern.segments[:-1]))
         self._written = _written(root)

@@ -15,7 +15,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from authz403.endpoint import Betrayed, Endpoint, Found
-from authz403.paths import PathIndex, PathPattern, has_dot_segments
+from authz403.paths import PathIndex, PathPattern, has_dot_segments, is_usual
 from authz403.request import KNOWN_METHODS
 from authz403.route_objects import lacks
 
@@ -64,10 +64,7 @@ class Entry:
     is_leaf: bool = False
     """Whether a request that the route takes in full runs its endpoint, with no more to be asked."""
     literal_methods: Collection[str] = ()
-    """The methods of a leaf without path parameters: it takes every HTTP request of these that the index leads to it.
-
-    That spares the half of a look-up; where it were wrong, the route's latch would answer 500.
-    """
+    """The methods of a leaf without path parameters: it takes what the index leads to it of these."""
 
     def answers_405(self, scope: Scope) -> bool:
         """Tell whether the route, which matches in part, answers 405 by itself; else it runs its endpoint."""
@@ -78,12 +75,13 @@ class Entry:
 class Table:
     """The routes of one router at one place, as they were when the table was made.
 
-    `nothing` is what is found where no route takes a request that is let in here.
+    `nothing` is what is found where no route takes a request that is let in here. `usual` are the paths of its routes
+    that every reader reads alike.
     """
 
     __slots__ = (
-        *("_by_default", "_default", "_index", "_id", "_included", "_low_priority"),
-        *("_nothing", "_router", "_routes"),
+        *("_by_default", "_default", "_index", "_id", "_included", "_literal", "_low_priority"),
+        *("_nothing", "_router", "_routes", "usual"),
     )
 
     def __init__(
@@ -100,7 +98,10 @@ class Table:
         self._router = router
         self._routes = router.routes
         self._default = router.default
-        self._index = PathIndex(entries)
+        listed = tuple(entries)
+        self._index = PathIndex(listed)
+        self._literal = self._written_out({pattern.as_path() for pattern, _ in listed if pattern.is_literal})
+        self.usual = frozenset(path for path, _ in self._literal if is_usual(path))
         self._low_priority = low_priority
         self._by_default = by_default
         self._included = tuple(included)
@@ -118,12 +119,12 @@ class Table:
             if included.routes is not routes or included._routes_version != version:  # noqa: SLF001 - FastAPI's own
                 raise RouteChanged
         trail.append((self._id, path))
+        written = self._literal.get((path, scope.get("method")))
+        if written is not None and (written.holder is None or written.holder.app is written.app):
+            trail.append(written.step)
+            return written.found, scope.get("path_params") or _NO_PARAMS
         partial: tuple[Entry, Scope] | None = None
-        method = scope.get("method")  # that of WebSockets is none
         for entry in self._index.find(path):
-            if method in entry.literal_methods and (entry.holder is None or entry.holder.app is entry.app):
-                trail.append(entry.step)
-                return entry.found, scope.get("path_params") or _NO_PARAMS
             match, child_scope = entry.matches(scope)
             if match is _FULL:
                 if entry.is_leaf and (entry.holder is None or entry.holder.app is entry.app):
@@ -139,6 +140,20 @@ class Table:
             trail.append(entry.step)
             return self._not_taken(scope, _betrayed(entry, full_path))
         return self._redirected(scope, full_path, path) or self._otherwise(scope, trail, full_path, path)
+
+    def _written_out(self, paths: Iterable[str]) -> Mapping[tuple[str, str | None], Entry]:
+        """Return the routes without parameters by path and method, as far as none that may take it stands before.
+
+        That spares the half of a look-up; where it were wrong, the route's latch would answer 500.
+        """
+        found: dict[tuple[str, str | None], Entry] = {}
+        for path in paths:
+            for entry in self._index.find(path):
+                if not entry.literal_methods:
+                    break
+                for method in entry.literal_methods:
+                    found.setdefault((path, method), entry)
+        return found
 
     def _redirected(self, scope: Scope, full_path: str, path: str) -> Way | None:
         """Return what the router's own redirect tells, which adds a slash or takes some away."""

@@ -73,6 +73,7 @@ class AppRoutes:
         self._is_doubted = False
         self._hops = way_to_router(app)
         self.walk = Walk(app, doors)
+        self.usual = self.walk.top.usual
 
     def doubt(self) -> None:
         """Take the table for out of date, as a router chose otherwise; not over and over, as walking takes its time."""
@@ -99,7 +100,7 @@ class AppRoutes:
                     trail.clear()
         hops, walk = way_to_router(self._app), Walk(self._app, self._doors)
         walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
-        self._hops, self.walk, self._is_doubted = hops, walk, False
+        self._hops, self.walk, self._is_doubted, self.usual = hops, walk, False, walk.top.usual
         return walk.top.find(scope, trail, path, path)
 
     def header_lines(self, native: tuple[Scope, Trail, str], names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
