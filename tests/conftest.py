@@ -39,6 +39,17 @@ def corpora() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _both_ways() -> Iterator[None]:
+    """Hold the short way of every request to the long one."""
+    from authz403.short_way import ShortWay  # noqa: PLC0415 - not before coverage is measured
+    from tests.both_ways import checked  # noqa: PLC0415 - as above
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortWay, "outcome", checked(ShortWay.outcome))
+        yield
+
+
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[None]:
     """Keep thousands of refusals out of the report of a failure."""

@@ -28,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "coverage asking witness",
         "gate",
         "startup asgi_io wsgi_io openapi",
-        "door",
+        "door short_way",
         "asgi wsgi",
         # The roof: what users import.
         "starlette fastapi flask django client",
@@ -46,7 +46,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cryptography": frozenset({"jose", "cli/demo_service", "testing/signing"}),
     "structlog": frozenset({"audit"}),
     "starlette": frozenset(
-        {"route_objects", "routing", "layers", "walk", "asgi_io", "door", "asgi", "starlette"}
+        {"route_objects", "routing", "layers", "walk", "asgi_io", "door", "short_way", "asgi", "starlette"}
         | {"cli/demo_service", "testing/clients:local"}
     ),
     "httpx2": frozenset({"fetch:local", "cli/demo", "testing/clients:local"}),

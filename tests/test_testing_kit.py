@@ -78,7 +78,7 @@ def test_a_client_comes_from_its_address_and_its_page(authz: Authz, framework: s
 def test_tokens_of_a_test_are_taken_in_that_test_alone() -> None:
     """Before and after, the gate knows its own issuer's keys alone; nothing that was taken is remembered."""
     gate = gate_with()
-    app, identifier = starlette_app(gate), gate._identifier
+    app, identifier = starlette_app(gate), gate.identifier
     own = tokens_made.token(scope="orders:read")
     client = TestClient(app)
 
@@ -94,7 +94,7 @@ def test_tokens_of_a_test_are_taken_in_that_test_alone() -> None:
         authz.use(app)
         assert asked_with(token) == 200
     assert (asked_with(token), asked_with(own)) == (401, 200)
-    assert gate._identifier is identifier
+    assert gate.identifier is identifier
 
 
 def test_two_kits_do_not_take_the_gate_from_each_other() -> None:

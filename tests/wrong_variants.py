@@ -661,22 +661,23 @@ VARIANTS: Final = (
     Variant(
         "takes the path from the Host header, as request.url does",
         "asgi_io.py",
-        'get_route_path(scope) if scope.get("root_path") else scope["path"],',
-        "__import__('urllib.parse').parse.urlsplit('http://' + host_of(scope).decode() + get_route_path(scope)).path,",
+        'path = get_route_path(scope) if scope.get("root_path") else scope["path"]',
+        "host = next((v.decode() for k, v in scope['headers'] if k == b'host'), '')\n"
+        "    path = __import__('urllib.parse').parse.urlsplit(f'http://{host}{scope[\"path\"]}').path",
         ("test_routing.py::test_no_header_names_another_path",),
     ),
     Variant(
         "takes the path from X-Original-URL",
         "asgi_io.py",
-        'get_route_path(scope) if scope.get("root_path") else scope["path"],',
-        "next((v.decode() for k, v in scope['headers'] if k == b'x-original-url'), get_route_path(scope)),",
+        'path = get_route_path(scope) if scope.get("root_path") else scope["path"]',
+        "path = next((v.decode() for k, v in scope['headers'] if k == b'x-original-url'), get_route_path(scope))",
         ("test_routing.py::test_no_header_names_another_path",),
     ),
     Variant(
         "takes the root path off within a segment",
         "asgi_io.py",
-        'get_route_path(scope) if scope.get("root_path") else scope["path"],',
-        "scope['path'].removeprefix(scope.get('root_path', '')),",
+        'path = get_route_path(scope) if scope.get("root_path") else scope["path"]',
+        "path = scope['path'].removeprefix(scope.get('root_path', ''))",
         ("test_routing.py::test_the_servers_root_path_is_taken_off_once",),
     ),
     Variant(
@@ -689,10 +690,9 @@ VARIANTS: Final = (
     Variant(
         "takes a token from the query",
         "asgi_io.py",
-        'client = scope.get("client")',
-        "found = scope.get('query_string', b'').decode().partition('access_token=')[2]\n"
-        "    fields.update({'authorization': (f'Bearer {found}',)} if found else {})\n"
-        '    client = scope.get("client")',
+        'scope.get("client"), scope["headers"], wanted)',
+        'scope.get("client"), [*scope["headers"], *((b"authorization", b"Bearer " + one.partition(b"=")[2])'
+        ' for one in scope.get("query_string", b"").split(b"&") if one.startswith(b"access_token="))], wanted)',
         ("test_outcomes.py::test_a_token_in_the_query_is_no_token",),
     ),
     Variant(
@@ -771,12 +771,76 @@ VARIANTS: Final = (
         "WRITTEN.count += 0",
         ("test_latch.py::test_policies_that_are_written_later_hold_from_then_on",),
     ),
+    # ---- the short way
+    Variant(
+        "remembers who comes in by networks that may change",
+        "rules.py",
+        "admitted=set() if all(leaf.is_fixed for leaf in first.leaves()) else None",
+        "admitted=set()",
+        ("test_short_way.py::test_a_network_that_may_change_is_asked_each_time",),
+    ),
+    Variant(
+        "remembers a decision that rests on more than names",
+        "rules.py",
+        "judged={} if all(leaf.asks_names for leaf in rest.leaves()) else None",
+        "judged={}",
+        ("test_short_way.py::test_what_takes_more_goes_the_long_way",),
+    ),
+    Variant(
+        "looks past a route that was added",
+        "short_way.py",
+        "                    or walk.watch.has_changed\n",
+        "",
+        ("test_short_way.py::test_other_routes_are_seen_at_once[a route before it]",),
+    ),
+    Variant(
+        "looks past another list of routes",
+        "short_way.py",
+        "                    or table.router.routes is not table.routes\n",
+        "",
+        ("test_short_way.py::test_other_routes_are_seen_at_once[another list]",),
+    ),
+    Variant(
+        "looks past a policy that was written later",
+        "short_way.py",
+        "                    or walk.written != WRITTEN.count\n",
+        "",
+        ("test_short_way.py::test_other_routes_are_seen_at_once[a policy]",),
+    ),
+    Variant(
+        "looks past another router",
+        "short_way.py",
+        "if getattr(holder, name, None) is not held:",
+        "if getattr(holder, name, None) is None:",
+        ("test_short_way.py::test_another_router_behind_the_gate_is_seen_at_once",),
+    ),
+    Variant(
+        "takes the last of two tokens",
+        "short_way.py",
+        "if len(sent) != len(lines):",
+        "if len(sent) > len(lines):",
+        ("test_short_way.py::test_what_takes_more_goes_the_long_way",),
+    ),
+    Variant(
+        "asks about a caller once",
+        "asgi.py",
+        "if routes is None or gate.identifier.asks_each_time else",
+        "if routes is None else",
+        ("test_short_way.py::test_where_callers_are_asked_about_each_time_there_is_none",),
+    ),
+    Variant(
+        "lets in whom no network was asked about",
+        "short_way.py",
+        "        if not all(is_met(None, address) for is_met in before):\n            return False\n",
+        "",
+        ("test_short_way.py::test_both_ways_say_the_same",),
+    ),
     # ---- what runs is what was decided on
     Variant(
         "lets a request in whose path changed after the decision",
         "door.py",
-        'if scope.get("root_path") else scope["path"]) in tickets[0].trail',
-        'if scope.get("root_path") else scope["path"]) and tickets[0].trail',
+        "            in (ticket := tickets[0]).trail\n",
+        "            and (ticket := tickets[0]).trail\n",
         ("test_door.py::test_a_request_that_changed_after_the_decision_runs_nothing",),
     ),
     Variant(
@@ -789,14 +853,14 @@ VARIANTS: Final = (
     Variant(
         "looks past the method of a request that one gate decided on",
         "door.py",
-        '            and tickets[0].method == scope.get("method")\n',
+        '            and ticket.method == scope.get("method")\n',
         "",
         ("test_door.py::test_a_request_that_changed_after_the_decision_runs_nothing",),
     ),
     Variant(
         "lets a request in by routes that changed after the decision",
         "door.py",
-        "            and ((walk := tickets[0].walk) is None or not walk.watch.has_changed)\n",
+        "            and ((walk := ticket.walk) is None or not walk.watch.has_changed)\n",
         "",
         ("test_door.py", "test_latch.py"),
     ),

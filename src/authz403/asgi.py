@@ -30,6 +30,7 @@ from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import Trail
+from authz403.short_way import ShortWay
 from authz403.startup import check_app, meeting
 from authz403.tokens import SUBPROTOCOL
 from authz403.walk import AppRoutes
@@ -53,6 +54,7 @@ class _Met:
     routes: AppRoutes | None
     wanted: Mapping[bytes, str]
     reads_subprotocol: bool
+    short_way: ShortWay | None
 
     @property
     def conceals(self) -> bool:
@@ -93,10 +95,14 @@ class AuthzMiddleware:
             return
         gate = met.gate
         trail: Trail = []
-        step = _decide(met, scope, trail)
-        while isinstance(step, Need):
-            step = step.resume(await fulfilled(step))
-        outcome = step
+        short = met.short_way
+        outcome = short.outcome(scope, trail) if short is not None and scope["type"] == "http" else None
+        if outcome is None:
+            trail = []
+            step = _decide(met, scope, trail)
+            while isinstance(step, Need):
+                step = step.resume(await fulfilled(step))
+            outcome = step
         if outcome.response is not None:
             gate.record(outcome)
             await respond(outcome.response, scope, send)
@@ -110,7 +116,7 @@ class AuthzMiddleware:
                 gate.record(outcome.inner or outcome)
                 conceals = message.get("status") == _NOT_FOUND and met.conceals
                 if outcome.headers or conceals:
-                    message = with_headers(message, outcome.headers, keep_out_of_caches=conceals)
+                    message = with_headers(message, outcome.headers, conceals)
                 if offered is not None:
                     message = choosing_subprotocol(message, offered)
             await send(message)
@@ -214,7 +220,9 @@ class AuthzMiddleware:
     def _meet_at(self, gate: Gate) -> _Met:
         routes = self._find_routes(gate)
         check_app(gate, None if routes is None else routes.walk)
-        return _Met(gate, routes, _wanted(gate), SUBPROTOCOL in gate.fields)
+        wanted = _wanted(gate)
+        short_way = None if routes is None or gate.identifier.asks_each_time else ShortWay(gate, routes, wanted)
+        return _Met(gate, routes, wanted, SUBPROTOCOL in gate.fields, short_way)
 
     def _find_routes(self, gate: Gate) -> AppRoutes | None:
         if self._routes_of is None:

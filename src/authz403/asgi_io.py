@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
@@ -27,21 +27,32 @@ _WEBSOCKET_ANSWERS: Final = frozenset({"websocket.close", "websocket.accept"})
 
 def access_request(scope: Scope, wanted: Mapping[bytes, str]) -> AccessRequest:
     """Read the facts of a request, with the header fields that are `wanted`, in one pass over the headers."""
-    fields: dict[str, tuple[str, ...]] = {}
-    for name, value in scope["headers"]:
-        if name in wanted:
-            field, text = wanted[name], value.decode("latin-1")
-            fields[field] = (*fields[field], text) if field in fields else (text,)
     method = WEBSOCKET
     if scope["type"] == "http":
         method = scope["method"]
         if method == WEBSOCKET:  # a client may invent a method of that name
             method = f"HTTP {method}"
-    client = scope.get("client")
+    path = get_route_path(scope) if scope.get("root_path") else scope["path"]
+    return facts_of(method, path, scope.get("client"), scope["headers"], wanted)
+
+
+def facts_of(
+    method: str,
+    path: str,
+    client: Sequence[Any] | None,
+    headers: Iterable[tuple[bytes, bytes]],
+    wanted: Mapping[bytes, str],
+) -> AccessRequest:
+    """Return the facts of a request: `client` is its peer and that one's port, as the scope has it."""
+    fields: dict[str, tuple[str, ...]] = {}
+    for name, value in headers:
+        if name in wanted:
+            field, text = wanted[name], value.decode("latin-1")
+            fields[field] = (*fields[field], text) if field in fields else (text,)
     peer = client[0] if client else None
     return AccessRequest(
         method,
-        get_route_path(scope) if scope.get("root_path") else scope["path"],
+        path,
         peer if isinstance(peer, str) else None,
         fields,
         # uvicorn's own reading of X-Forwarded-For leaves the forwarded address with port 0
@@ -65,7 +76,7 @@ async def respond(response: Response, scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
 
 
-def with_headers(message: Message, own: Headers, *, keep_out_of_caches: bool) -> Message:
+def with_headers(message: Message, own: Headers, keep_out_of_caches: bool) -> Message:  # noqa: FBT001 - a keyword costs
     """Return the start of an answer with the gate's CORS headers in place of the app's.
 
     Where anything is concealed, a 404 is kept out of caches: a stored one would tell the missing from the forbidden.

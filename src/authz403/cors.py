@@ -88,6 +88,8 @@ class Cors:
     private_network: bool = False
     debug: bool = False
     dangerously_allow_insecure: bool = False
+    by_line: Mapping[bytes, Headers] = field(init=False, repr=False, compare=False)
+    """What every answer carries, by the origins that are written out."""
     _answers: Mapping[str, Headers] = field(init=False, repr=False, compare=False)
     _any_origin: Headers | None = field(init=False, repr=False, compare=False)
     _patterns: Patterns = field(init=False, repr=False, compare=False)
@@ -135,6 +137,7 @@ class Cors:
         put(self, "_answers", {origin: self._answer_headers(origin) for origin in origins if origin not in patterns})
         put(self, "_patterns", Patterns(patterns))
         put(self, "_any_origin", self._answer_headers("*") if "*" in origins else None)
+        put(self, "by_line", {one.encode("ascii"): answer for one, answer in self._answers.items()})
         preflight: Headers = (
             (b"access-control-allow-methods", ", ".join(methods).encode("ascii")),
             (b"access-control-allow-headers", ", ".join(headers).encode("ascii")),

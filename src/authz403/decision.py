@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -102,26 +102,27 @@ class Outcome:
     """
 
     __slots__ = (
-        *("_network", "answered", "asked_address", "check_failed", "concealed_as_missing", "decision", "decision_id"),
-        *("demanded", "headers", "inner", "missing_at", "principal", "rejected_facts", "report_only", "request"),
+        *("_address", "_network", "_request", "answered", "check_failed", "concealed_as_missing", "decision"),
+        *("decision_id", "demanded", "headers", "inner", "missing_at", "principal", "rejected_facts", "report_only"),
         *("response", "route", "started"),
     )
 
     def __init__(
         self,
-        request: AccessRequest,
+        request: AccessRequest | Callable[[], AccessRequest],
         started: float,
         headers: Headers,
         report_only: bool,  # noqa: FBT001 - a keyword would cost every request more
         network: Network,
     ) -> None:
-        self.request = request
+        """`request` may be what reads it, as nobody asks for that of most requests that are allowed."""
+        self._request = request
         self.started = started
         self.headers = headers
         self.report_only = report_only
         self.decision = UNDECIDED
         self._network = network
-        self.asked_address: Address | _Unasked | None = _UNASKED
+        self._address: Address | _Unasked | None = _UNASKED
         self.principal: Principal | None = None
         self.rejected_facts = _NOTHING
         self.response: Response | None = None
@@ -135,13 +136,21 @@ class Outcome:
         self.inner: Outcome | None = None
 
     @property
+    def request(self) -> AccessRequest:
+        """The facts of the request, read when somebody first asks."""
+        request = self._request
+        if not isinstance(request, AccessRequest):
+            request = self._request = request()
+        return request
+
+    @property
     def address(self) -> Address | None:
         """The client's address, looked for when somebody first asks: most policies do not."""
-        address = self.asked_address
+        address = self._address
         if isinstance(address, _Unasked):
-            address = self.asked_address = self._network.client_address(self.request)
+            address = self._address = self._network.client_address(self.request)
         return address
 
     @address.setter
     def address(self, address: Address | None) -> None:
-        self.asked_address = address
+        self._address = address

@@ -81,11 +81,12 @@ class Door:
         # Nearly always, one gate decided on this very request, and conceals nothing here; each call would cost it.
         if not (
             len(tickets) == 1
-            and (self._here, get_route_path(scope) if scope.get("root_path") else scope["path"]) in tickets[0].trail
-            and tickets[0].method == scope.get("method")
-            and tickets[0].type == scope["type"]
-            and ((walk := tickets[0].walk) is None or not walk.watch.has_changed)
-            and tickets[0].own.missing_at != self._here
+            and (self._here, get_route_path(scope) if scope.get("root_path") else scope["path"])
+            in (ticket := tickets[0]).trail
+            and ticket.method == scope.get("method")
+            and ticket.type == scope["type"]
+            and ((walk := ticket.walk) is None or not walk.watch.has_changed)
+            and ticket.own.missing_at != self._here
         ) and await self._stopped(tickets, scope, receive, send):
             return
         try:

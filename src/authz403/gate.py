@@ -97,39 +97,39 @@ class Gate:
         shadowed_rules(mistakes, listed)
         mistakes.raise_if_any()
 
-        self._network = network or Network()
-        networked = bool(self._network.allowed or self._network.denied)
-        service = ServiceNetworks(self._network) if networked else None
+        self.network = network or Network()
+        networked = bool(self.network.allowed or self.network.denied)
+        service = ServiceNetworks(self.network) if networked else None
         self.rules = Rules(listed, default, service)
 
-        self._identifier = Identifier(sources, rbac, most_tokens=token_cache)
+        self.identifier = Identifier(sources, rbac, most_tokens=token_cache)
         self.cors = cors
         self.default = default
         self.shared = shared
         self.report_only = dangerously_report_only
-        self._clock = clock
-        self.has_tokens = bool(self._identifier)
-        self.sign_in_reasons = self._identifier.reasons()
+        self.clock = clock
+        self.has_tokens = bool(self.identifier)
+        self.sign_in_reasons = self.identifier.reasons()
         # What an OpenAPI document says of this gate.
         self.sources, self.disclose, self.has_own_bodies = sources, disclose, render is not None
-        self.rbac, self.network = rbac, self._network  # for what tells of a gate
-        self.policy_version = _version(sources, listed, default, rbac, self._network, cors)
+        self.rbac = rbac  # for what tells of a gate
+        self.policy_version = _version(sources, listed, default, rbac, self.network, cors)
         self.audit = Audit(self.policy_version)
-        if cors is not None and AUTHORIZATION in self._identifier.fields and not cors.permits("authorization"):
+        if cors is not None and AUTHORIZATION in self.identifier.fields and not cors.permits("authorization"):
             self.audit.warn_once("cors", "Cors(headers=) leaves Authorization out, so that no script can send a token")
-        for source in self._identifier.bearers:
+        for source in self.identifier.bearers:
             source.keys.report_to(self.audit.warn)
         self.findings = Findings(
-            self._network, self.audit.warn_once, reads_authorization=AUTHORIZATION in self._identifier.fields
+            self.network, self.audit.warn_once, reads_authorization=AUTHORIZATION in self.identifier.fields
         )
-        self._health = Health(self._network, self._identifier.bearers, self.audit)
+        self._health = Health(self.network, self.identifier.bearers, self.audit)
         self.watch((*(rule.requirement for rule in listed), default))
         self._problems = Problems(
-            realm=self._identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
+            realm=self.identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
         )
         # The header fields that decisions rest on; adapters read these and no others.
         self.fields: frozenset[str] = frozenset(
-            {*self._identifier.fields, *self._network.fields, *self.rules.fields, *PROXY_FIELDS}
+            {*self.identifier.fields, *self.network.fields, *self.rules.fields, *PROXY_FIELDS}
             | (FIELDS if cors is not None else frozenset())
         )
 
@@ -149,7 +149,7 @@ class Gate:
         """
         cors = self.cors if within is None else None
         headers = () if cors is None else cors.answer_headers(request.fields.get(ORIGIN))
-        outcome = Outcome(request, perf_counter(), headers, self.report_only, self._network)
+        outcome = Outcome(request, perf_counter(), headers, self.report_only, self.network)
         try:
             path, method = request.path, request.method
             if within is not None:
@@ -174,14 +174,14 @@ class Gate:
             if policy.requirement is anyone:
                 outcome.decision = policy.allowed
                 return outcome
-            now = self._clock()
+            now = self.clock()
             address = outcome.address if policy.before else None
             for is_met in policy.before:
                 if not is_met(None, address):
                     if policy.fields:
                         request = self._with_fields(request, policy, routes, native)
                     return self._decided(outcome, policy, Facts(request, None, outcome.address, path_params, now))
-            identity = self._identifier.identify(request, now)
+            identity = self.identifier.identify(request, now)
             if isinstance(identity, Principal):
                 outcome.principal = identity
                 for is_met in policy.then:
@@ -216,9 +216,9 @@ class Gate:
             outcome.decision = policy.allowed
             return outcome
         if decision is None:
-            return self._identified(outcome, policy, facts, self._identifier.identify(outcome.request, facts.now))
+            return self._identified(outcome, policy, facts, self.identifier.identify(outcome.request, facts.now))
         if isinstance(decision, Decision):
-            return self._finished(outcome, decision)
+            return self.finished(outcome, decision)
         asked, test = decision, decision.test
         answer: Need[object] = Need(How.COROUTINE, lambda: test(facts), lambda given: given)
         return self._resumable(
@@ -266,7 +266,8 @@ class Gate:
         outcome.response = Response(_NO_CONTENT, headers, b"")
         return outcome
 
-    def _finished(self, outcome: Outcome, decision: Decision, *, enforce: bool | None = None) -> Outcome:
+    def finished(self, outcome: Outcome, decision: Decision, *, enforce: bool | None = None) -> Outcome:
+        """Put a decision into an outcome, with the answer where it refuses."""
         enforce = not self.report_only if enforce is None else enforce
         outcome.decision = decision
         if not decision.allowed:
@@ -275,7 +276,7 @@ class Gate:
                     decision,
                     outcome.request,
                     outcome.principal,
-                    self._network,
+                    self.network,
                     has_address=outcome.address is not None,
                     reads_authorization=AUTHORIZATION in self.fields,
                     authorization_came=self.findings.authorization_came,
@@ -308,10 +309,10 @@ class Gate:
             )
 
     def _refuse(self, outcome: Outcome, unmet: Unmet) -> Outcome:
-        return self._finished(outcome, refusal(unmet))
+        return self.finished(outcome, refusal(unmet))
 
     def _crashed(self, outcome: Outcome, error: Exception) -> Outcome:
-        return self._finished(outcome, refusal(Unmet(Kind.VERDICT, Reason.POLICY_ERROR, unknown=True, error=error)))
+        return self.finished(outcome, refusal(Unmet(Kind.VERDICT, Reason.POLICY_ERROR, unknown=True, error=error)))
 
     def denied_by_app(
         self, outcome: Outcome, denied: AccessDenied, *, conceals: bool = False, enforce: bool = True
@@ -327,7 +328,7 @@ class Gate:
         except ConfigurationError as error:
             unmet = Unmet(Kind.OWN, Reason.POLICY_ERROR, error=error)
         denial = refusal(unmet, before.policy, conceals=before.concealed or conceals, facts=denied.facts)
-        return self._finished(outcome, denial, enforce=enforce)
+        return self.finished(outcome, denial, enforce=enforce)
 
     def denied_too_late(self, outcome: Outcome, denied: AccessDenied) -> None:
         """Write the event of a denial that came when the answer had already started."""
@@ -347,7 +348,7 @@ class Gate:
     def refused(self, request: AccessRequest, reason: Reason, hint: str) -> Outcome:
         """Return the refusal of a request that was never decided."""
         headers = () if self.cors is None else self.cors.answer_headers(request.fields.get(ORIGIN))
-        return self.broken(Outcome(request, perf_counter(), headers, False, self._network), reason, hint)  # noqa: FBT003 - as it takes it
+        return self.broken(Outcome(request, perf_counter(), headers, False, self.network), reason, hint)  # noqa: FBT003 - as it takes it
 
     def record(self, outcome: Outcome) -> None:
         """Write the event of a request that was decided, once."""
@@ -368,7 +369,7 @@ class Gate:
         Raises `ConfigurationError` for a requirement with an async test, which cannot be asked here.
         """
         identity = principal if principal is not None else Rejected(Reason.MISSING_TOKEN)
-        unmet = requirement.check(Facts(AccessRequest("", ""), identity, now=self._clock()))
+        unmet = requirement.check(Facts(AccessRequest("", ""), identity, now=self.clock()))
         if unmet is not None and isinstance(unmet.waiting, Custom):
             mistakes = Mistakes("Gate.can")
             mistakes.add("requirement", requirement, "it asks an async test, which a plain call cannot wait for")
@@ -405,16 +406,16 @@ class Gate:
         witness = Witness(self.rules)
         seen = copy(self)
         seen.rules, seen.audit = witness.rules, witness.audit
-        now = self._clock()
-        seen._clock = lambda: now  # noqa: SLF001 - of this gate's own
+        now = self.clock()
+        seen.clock = lambda: now
         return witness.explanation(
             settled(seen.decide(request, asked.routes, asked.native(sent))),
-            self._network,
+            self.network,
             self.policy_version,
             walk=asked.walk,
             origin=next(iter(sent.fields.get(ORIGIN, ())), None),
             now=now,
-            identify=lambda: self._identifier.identify(request, now),
+            identify=lambda: self.identifier.identify(request, now),
         )
 
     def health(self) -> dict[str, object]:

@@ -88,8 +88,11 @@ class Identifier:
         self._lookup = RoleLookup(rbac, rbac.roles_for) if rbac is not None and rbac.roles_for is not None else None
         self._most_tokens = most_tokens
         self._tokens: OrderedDict[bytes, Verified] = OrderedDict()
+        self.asks_each_time = self._lookup is not None or any(source.is_revoked is not None for source in self.bearers)
         self._lock = Lock()
         self.fields: frozenset[str] = frozenset(self._by_field).union(*(source.fields for source in others))
+        # What is said of a request without the one header that may name somebody.
+        self.nobody = Rejected(MISSING.reason, MISSING.hint) if self.fields == {AUTHORIZATION} and not others else None
         self.realm = self.bearers[0].realm if self.bearers else None
 
     def reasons(self) -> frozenset[Reason]:
@@ -113,15 +116,21 @@ class Identifier:
         """Return who is asking, or why the caller cannot be identified. A token seen before costs one look-up."""
         lines = request.fields.get(self._first_field)
         if lines is not None and len(lines) == 1:
-            # A token is looked up before it is read: in its usual spelling, the line is its entry.
-            line = lines[0]
-            if line[:7] == "Bearer " and len(line) <= LONGEST_CREDENTIAL:
-                found = self._tokens.get(sha256(line.encode("utf-8", "surrogatepass")).digest())
-                if found is not None and now < found.until and (found.key is None or self._still_holds(found, now)):
-                    if self._lookup is not None or found.source.is_revoked is not None:
-                        return self._admitted(found, now)
-                    return found.principal
+            found = self.recalled(lines[0].encode("utf-8", "surrogatepass"), now)
+            if found is not None:
+                return self._admitted(found, now) if self.asks_each_time else found.principal
         return self._identify(request, now)
+
+    def recalled(self, line: bytes, now: float) -> Verified | None:
+        """Return what was found of the token in a line of Authorization, if it was verified before and is still good.
+
+        A token is looked up before it is read: in its usual spelling, the line is its entry.
+        """
+        if self._first_field and line[:7] == b"Bearer " and len(line) <= LONGEST_CREDENTIAL:
+            found = self._tokens.get(sha256(line).digest())
+            if found is not None and now < found.until and (found.key is None or self._still_holds(found, now)):
+                return found
+        return None
 
     def _identify(self, request: AccessRequest, now: float) -> Identity | Need[Identity]:
         """Read credentials that nobody has shown yet, from one source after the other."""

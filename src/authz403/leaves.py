@@ -48,6 +48,7 @@ class Authenticated(NeedsIdentity):
     """`authenticated`: a signed-in caller, whoever it is."""
 
     kind = Kind.AUTHENTICATION
+    asks_names = True
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -147,6 +148,7 @@ class Scopes(NeedsIdentity):
     """`scopes(...)` and `any_scope(...)`."""
 
     kind = Kind.SCOPE
+    asks_names = True
     refusals = (Reason.INSUFFICIENT_SCOPE,)
 
     def __init__(self, names: tuple[str, ...], *, one_is_enough: bool) -> None:
@@ -195,6 +197,8 @@ class Scopes(NeedsIdentity):
 
 class Held(NeedsIdentity):
     """Names that the caller holds: roles, or permissions."""
+
+    asks_names = True
 
     def __init__(self, what: Literal["role", "permission"], names: tuple[str, ...], *, one_is_enough: bool) -> None:
         self.kind, self._reason = _HELD[what]
@@ -257,6 +261,7 @@ class Networks(Requirement):
     def __init__(self, networks: Addresses) -> None:
         self.addresses = self._networks = networks
         self.cidrs = networks.cidrs
+        self.is_fixed = _never_change(networks)
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -291,6 +296,7 @@ class ServiceNetworks(Requirement):
         self._network = network
         self._allowed = network.allowed or None
         self._denied = network.denied or None
+        self.is_fixed = _never_change(network.allowed) and _never_change(network.denied)
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`. An unknown address fails `allow` alone, and `deny` only where the client may hide it."""
@@ -320,6 +326,10 @@ class ServiceNetworks(Requirement):
 
     def __repr__(self) -> str:
         return "the networks of the service"
+
+
+def _never_change(addresses: Addresses) -> bool:
+    return all(isinstance(part, AddressSet) for part in addresses.parts())
 
 
 def _told(addresses: Addresses) -> tuple[str | Told, ...]:

@@ -28,7 +28,7 @@ __all__ = ["CHUNKED", "UNIX", "UNIX_PEERS", "Address", "AddressSet", "Network"]
 _FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=\\]+)[ \t]*(?:;|\Z)""")
 
 
-_MOST_WALKS: Final = 4_096
+MOST_WALKS: Final = 4_096
 _LONGEST_FORWARDED: Final = 8_192  # characters; no chain of proxies is so long
 # Clients write these themselves, and proxies pass them on.
 _WRITTEN_BY_CLIENTS: Final = frozenset(
@@ -85,7 +85,7 @@ class Network:
     fields: frozenset[str] = field(init=False, repr=False, compare=False)
     _trusted: AddressSet = field(init=False, repr=False, compare=False)
     _trusts_unix: bool = field(init=False, repr=False, compare=False)
-    _is_peer: bool = field(init=False, repr=False, compare=False)
+    is_peer: bool = field(init=False, repr=False, compare=False)
     _walked: dict[tuple[str | None, tuple[str, ...]], Address | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class Network:
                 mistakes.add(f"trusted_proxies[{index}]", cidr, why)
         put = object.__setattr__
         put(self, "_walked", {})
-        put(self, "_is_peer", source == "peer")
+        put(self, "is_peer", source == "peer")
         put(self, "_trusts_unix", UNIX in proxies)
         put(self, "_trusted", AddressSet.noting(mistakes, "trusted_proxies", proxies, taken=lambda item: item == UNIX))
         put(self, "allowed", addresses_of(mistakes, "allow", () if self.allow is None else self.allow))
@@ -117,7 +117,7 @@ class Network:
     def client_address(self, request: AccessRequest) -> Address | None:
         """Return the address of the client, or `None` where nobody trustworthy says it."""
         peer, fields = request.peer, request.fields
-        lines = () if self._is_peer else fields.get(self.source, ())  # type: ignore[arg-type]  # made a name at start
+        lines = () if self.is_peer else fields.get(self.source, ())  # type: ignore[arg-type]  # made a name at start
         if len(lines) > 1 and CHUNKED in fields:
             return None
         # Requests of one client come by the same way, so that a walk is done once.
@@ -125,11 +125,15 @@ class Network:
         address = self._walked.get(way, _NOT_WALKED)
         if isinstance(address, _NotWalked):
             address = self._walk(peer, lines)
-            if sum(map(len, lines)) <= _LONGEST_WAY and (self._is_peer or self.trusts_peer(peer)):
-                if len(self._walked) >= _MOST_WALKS:
+            if self.is_usual_way(peer, sum(map(len, lines))):
+                if len(self._walked) >= MOST_WALKS:
                     self._walked.clear()
                 self._walked[way] = address
         return address
+
+    def is_usual_way(self, peer: str | None, length: int) -> bool:
+        """Tell whether requests may well come this way again: `length` is that of the header, in characters."""
+        return length <= _LONGEST_WAY and (self.is_peer or self.trusts_peer(peer))
 
     def may_read_trailers(self, request: AccessRequest) -> bool:
         """Tell whether what looks like the last line of the header may be a trailer of the client's own."""

@@ -86,6 +86,10 @@ class Requirement:
     conceals = False
     told_scopes: tuple[str, ...] = ()
     """The scopes that a caller has to ask for, where this stands in an `&`."""
+    is_fixed = False
+    """Whether what it says of an address, told at once, never changes."""
+    asks_names = False
+    """Whether this one requirement looks at nothing but the names that the caller holds."""
     is_own = False
     """Whether it runs code of the user's own, which is asked last."""
     fields: frozenset[str] = frozenset()

@@ -24,7 +24,7 @@ Trail = list[tuple[int, str] | int]
 
 _FULL: Final = Match.FULL
 _PARTIAL: Final = Match.PARTIAL
-_NO_PARAMS: Final[Mapping[str, object]] = {}
+NO_PARAMS: Final[Mapping[str, object]] = {}
 
 
 Way = tuple[Found, Mapping[str, object]]
@@ -72,16 +72,27 @@ class Entry:
         return self.is_plain and methods is not None and bool(methods) and scope.get("method") not in methods
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is found at a path that is written out, and the way there; `holder` and `app` are those of the entry."""
+
+    found: Found
+    trail: Trail
+    holder: Any
+    app: object
+
+
 class Table:
     """The routes of one router at one place, as they were when the table was made.
 
-    `nothing` is what is found where no route takes a request that is let in here. `usual` are the paths of its routes
-    that every reader reads alike.
+    `nothing` is what is found where no route takes a request that is let in here. `written` are routes whose paths are
+    written out, by path and method: that spares the half of a look-up, and where it were wrong, the route's latch would
+    answer 500. `usual` are those of the paths that every reader reads alike.
     """
 
     __slots__ = (
-        *("_by_default", "_default", "_index", "_id", "_included", "_literal", "_low_priority"),
-        *("_nothing", "_router", "_routes", "usual"),
+        *("_by_default", "_id", "_index", "_low_priority", "_nothing"),
+        *("default", "included", "router", "routes", "usual", "written"),
     )
 
     def __init__(
@@ -95,16 +106,16 @@ class Table:
         nothing: Found,
     ) -> None:
         self._id = id(router)
-        self._router = router
-        self._routes = router.routes
-        self._default = router.default
+        self.router = router
+        self.routes = router.routes
+        self.default = router.default
         listed = tuple(entries)
         self._index = PathIndex(listed)
-        self._literal = self._written_out({pattern.as_path() for pattern, _ in listed if pattern.is_literal})
-        self.usual = frozenset(path for path, _ in self._literal if is_usual(path))
+        self.written = self._written_out({pattern.as_path() for pattern, _ in listed if pattern.is_literal})
+        self.usual = frozenset(path for path, _ in self.written if is_usual(path))
         self._low_priority = low_priority
         self._by_default = by_default
-        self._included = tuple(included)
+        self.included = tuple(included)
         self._nothing = nothing
 
     def find(self, scope: Scope, trail: Trail, path: str, full_path: str) -> Way:
@@ -112,17 +123,17 @@ class Table:
 
         `path` is what the router sees, `full_path` what the router at the top saw.
         """
-        router = self._router
-        if router.routes is not self._routes or router.default is not self._default:
+        router = self.router
+        if router.routes is not self.routes or router.default is not self.default:
             raise RouteChanged
-        for included, routes, version in self._included:
+        for included, routes, version in self.included:
             if included.routes is not routes or included._routes_version != version:  # noqa: SLF001 - FastAPI's own
                 raise RouteChanged
-        trail.append((self._id, path))
-        written = self._literal.get((path, scope.get("method")))
+        written = self.written.get((path, scope.get("method")))  # the method of WebSockets is none
         if written is not None and (written.holder is None or written.holder.app is written.app):
-            trail.append(written.step)
-            return written.found, scope.get("path_params") or _NO_PARAMS
+            trail += written.trail
+            return written.found, scope.get("path_params") or NO_PARAMS
+        trail.append((self._id, path))
         partial: tuple[Entry, Scope] | None = None
         for entry in self._index.find(path):
             match, child_scope = entry.matches(scope)
@@ -141,23 +152,21 @@ class Table:
             return self._not_taken(scope, _betrayed(entry, full_path))
         return self._redirected(scope, full_path, path) or self._otherwise(scope, trail, full_path, path)
 
-    def _written_out(self, paths: Iterable[str]) -> Mapping[tuple[str, str | None], Entry]:
-        """Return the routes without parameters by path and method, as far as none that may take it stands before.
-
-        That spares the half of a look-up; where it were wrong, the route's latch would answer 500.
-        """
-        found: dict[tuple[str, str | None], Entry] = {}
+    def _written_out(self, paths: Iterable[str]) -> Mapping[tuple[str, str | None], Written]:
+        """Return the routes of these paths, as far as none that may take a request stands before."""
+        found: dict[tuple[str, str | None], Written] = {}
         for path in paths:
             for entry in self._index.find(path):
                 if not entry.literal_methods:
                     break
                 for method in entry.literal_methods:
-                    found.setdefault((path, method), entry)
+                    trail: Trail = [(self._id, path), entry.step]
+                    found.setdefault((path, method), Written(entry.found, trail, entry.holder, entry.app))
         return found
 
     def _redirected(self, scope: Scope, full_path: str, path: str) -> Way | None:
         """Return what the router's own redirect tells, which adds a slash or takes some away."""
-        if scope["type"] != "http" or not self._router.redirect_slashes or path == "/":
+        if scope["type"] != "http" or not self.router.redirect_slashes or path == "/":
             return None
         redirected = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
         elsewhere = get_route_path(redirected)
@@ -188,12 +197,12 @@ class Table:
         found = entry.found
         if entry.path_param is not None and _only_param_has_dots(entry, path, full_path):
             found = replace(found, takes_dot_segments=True)
-        return found, params or _NO_PARAMS
+        return found, params or NO_PARAMS
 
     def _otherwise(self, scope: Scope, trail: Trail, full_path: str, path: str) -> Way:
         """Return what comes where no route takes a request: FastAPI's frontends, then the router's default."""
         if self._low_priority:
-            match, _, route, context = self._router._match_low_priority(dict(scope))  # noqa: SLF001 - FastAPI's frontends are asked nowhere else
+            match, _, route, context = self.router._match_low_priority(dict(scope))  # noqa: SLF001 - FastAPI's frontends are asked nowhere else
             if match is not Match.NONE:
                 entry = self._low_priority.get(id(context if context is not None else route))
                 if entry is None:
@@ -208,7 +217,7 @@ class Table:
 
     def _not_taken(self, scope: Scope, betrayed: Betrayed | None = None) -> Way:
         found = self._nothing if betrayed is None else replace(self._nothing, betrayed=betrayed)
-        return found, scope.get("path_params", _NO_PARAMS)
+        return found, scope.get("path_params", NO_PARAMS)
 
 
 def _betrayed(entry: Entry, path: str) -> Betrayed:

@@ -64,14 +64,17 @@ class Doors(Protocol):
 
 
 class AppRoutes:
-    """The routes of one Starlette or FastAPI app, walked again when they change."""
+    """The routes of one Starlette or FastAPI app, walked again when they change.
+
+    `hops` lead from the app to its router: what holds the next, by which attribute, and the next.
+    """
 
     def __init__(self, app: ASGIApp, doors: Doors | None) -> None:
         self._app = app
         self._doors = doors
         self._doubted = -_PATIENCE
-        self._is_doubted = False
-        self._hops = way_to_router(app)
+        self.is_doubted = False
+        self.hops = way_to_router(app)
         self.walk = Walk(app, doors)
         self.usual = self.walk.top.usual
 
@@ -80,7 +83,7 @@ class AppRoutes:
         now = time.monotonic()
         if now - self._doubted >= _PATIENCE:
             self._doubted = now
-            self._is_doubted = True
+            self.is_doubted = True
 
     def find(self, native: tuple[Scope, Trail, str]) -> Way:
         """Return what the app's own router would do with a request, noting the way there.
@@ -89,8 +92,8 @@ class AppRoutes:
         """
         scope, trail, path = native
         walk = self.walk
-        if not (walk.watch.has_changed or self._is_doubted) and walk.written == WRITTEN.count:
-            for holder, name, held in self._hops:
+        if not (walk.watch.has_changed or self.is_doubted) and walk.written == WRITTEN.count:
+            for holder, name, held in self.hops:
                 if getattr(holder, name, None) is not held:
                     break
             else:
@@ -100,7 +103,7 @@ class AppRoutes:
                     trail.clear()
         hops, walk = way_to_router(self._app), Walk(self._app, self._doors)
         walk.mistakes.raise_if_any()  # routes added later may be such that nobody can ask them
-        self._hops, self.walk, self._is_doubted, self.usual = hops, walk, False, walk.top.usual
+        self.hops, self.walk, self.is_doubted, self.usual = hops, walk, False, walk.top.usual
         return walk.top.find(scope, trail, path, path)
 
     def header_lines(self, native: tuple[Scope, Trail, str], names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:

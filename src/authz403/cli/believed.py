@@ -51,7 +51,7 @@ def believing(gate: Gate) -> Gate:
     """Return a copy of a gate that asks no key of a token; all else about a token is judged as ever."""
     sources = [_without_keys(source) if isinstance(source, BearerTokens) else source for source in gate.sources]
     found = copy(gate)
-    found._identifier = Identifier(sources, gate.rbac, most_tokens=0)  # noqa: SLF001 - no gate can be told to do so
+    found.identifier = Identifier(sources, gate.rbac, most_tokens=0)
     return found
 
 

@@ -104,7 +104,7 @@ def _explained(found: Guarded, given: Given) -> Explanation:
             given = given._replace(token=_signed_by_anybody(given.token))
     if given.at is not None:
         gate, at = copy(gate), given.at
-        gate._clock = lambda: at  # noqa: SLF001 - of a copy that is made for this question alone
+        gate.clock = lambda: at
     told = gate.explain(_request(found, given, asked.root_path), found.app)
     told = replace(told, is_verified=not given.is_unverified)
     if given.address is None and told.client.address is None:

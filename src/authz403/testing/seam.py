@@ -22,6 +22,7 @@ from authz403.need import Need
 from authz403.principal import Principal
 from authz403.request import AccessRequest
 from authz403.route_objects import wrappers
+from authz403.tokens import Verified
 
 
 class _Acting:
@@ -44,8 +45,10 @@ _lock: Final = Lock()
 class _StandIn(Identifier):
     """Stands in the place of a gate's own `Identifier`, and asks that where no test says otherwise."""
 
+    nobody = None
+
     def __init__(self, gate: Gate) -> None:
-        self.own = gate._identifier
+        self.own = gate.identifier
         self.kits: list[Identifier] = []
         self.users = 0
         self._gate = gate
@@ -57,21 +60,26 @@ class _StandIn(Identifier):
                 return block.principal
         return (self.kits[-1] if self.kits else self.own).identify(request, now)
 
+    def recalled(self, line: bytes, now: float) -> Verified | None:
+        """See `Identifier`: who asks is for `identify` to say."""
+        del line, now
+        return None
+
 
 @contextmanager
 def _standing_in(gate: Gate) -> Iterator[_StandIn]:
     with _lock:
-        held = gate._identifier
+        held = gate.identifier
         stand_in = held if isinstance(held, _StandIn) else _StandIn(gate)
         stand_in.users += 1
-        gate._identifier = stand_in
+        gate.identifier = stand_in
     try:
         yield stand_in
     finally:
         with _lock:
             stand_in.users -= 1
             if not stand_in.users:
-                gate._identifier = stand_in.own
+                gate.identifier = stand_in.own
 
 
 @contextmanager
@@ -104,7 +112,7 @@ def identified_by(gate: Gate, identifier: Identifier) -> Iterator[None]:
 
 def now_of(gate: Gate) -> float:
     """Return the time by a gate's own clock, in seconds since the epoch."""
-    return gate._clock()
+    return gate.clock()
 
 
 def served(app: object) -> Guarded:

@@ -1,0 +1,191 @@
+"""The short way through a gate: what nearly every request needs, looked up in one frame.
+
+It says only what the long way, `Gate.decide`, would say, and knows it from what that has found out before: which policy
+an endpoint has, whom a token names, which networks a caller comes from. Whatever it does not know goes the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import islice
+from time import perf_counter
+from typing import Final
+
+from starlette.types import Scope
+
+from authz403.asgi_io import facts_of
+from authz403.authorizer import authorize
+from authz403.cors import Headers
+from authz403.decision import Decision, Outcome
+from authz403.endpoint import Held, Policy, WayIn
+from authz403.facts import Facts, Rejected
+from authz403.gate import Gate
+from authz403.marks import WRITTEN
+from authz403.network import MOST_WALKS
+from authz403.paths import is_usual
+from authz403.policy import IsMet, anyone
+from authz403.principal import Principal
+from authz403.routing import Trail, Written
+from authz403.walk import AppRoutes, Walk
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+"""OPTIONS may be a preflight, and what clients invent is for the long way too."""
+_MOST_JUDGED: Final = 64  # decisions of one policy; few kinds of callers come to one endpoint
+_ORIGIN: Final = b"origin"
+_AUTHORIZATION: Final = b"authorization"
+
+
+Place = tuple[Policy, str]
+"""What a request must meet, and the label of the route that takes it."""
+
+Lane = tuple[Walk, Written, Place]
+"""What holds for one method at a path that is written out, by which walk, and the way there."""
+
+
+class ShortWay:
+    """Judges requests to one app by one gate, where that takes nothing but looking up."""
+
+    __slots__ = ("_answers", "_gate", "_lanes", "_routes", "_source", "_wanted")
+
+    def __init__(self, gate: Gate, routes: AppRoutes, wanted: Mapping[bytes, str]) -> None:
+        self._gate = gate
+        self._routes = routes
+        self._wanted = wanted
+        self._answers = {} if gate.cors is None else gate.cors.by_line
+        self._source = b"" if gate.network.is_peer else str(gate.network.source).encode("ascii")
+        self._lanes: dict[tuple[str, str], Lane] = {}
+
+    def outcome(self, scope: Scope, trail: Trail) -> Outcome | None:  # noqa: C901, PLR0912 - in one frame
+        """Return what becomes of an HTTP request, and note in `trail` what it runs; `None` where that takes more."""
+        method, path, lines = scope["method"], scope["path"], scope["headers"]
+        if method not in _METHODS or scope.get("root_path"):
+            return None
+        try:
+            gate, routes = self._gate, self._routes
+            sent: dict[bytes, bytes] = dict(lines)
+            if len(sent) != len(lines):
+                return None  # a header came in several lines
+            place: Place | None = None
+            lane = self._lanes.get((path, method))
+            if lane is not None:
+                walk, written, place = lane
+                table = walk.top
+                # Whether the routes are as they were: all that `AppRoutes.find` would ask, without the calls.
+                if (
+                    walk is not routes.walk
+                    or walk.watch.has_changed
+                    or routes.is_doubted
+                    or walk.written != WRITTEN.count
+                    or table.router.routes is not table.routes
+                    or table.router.default is not table.default
+                    or written.holder.app is not written.app
+                ):
+                    place = None
+                for holder, name, held in routes.hops:
+                    if getattr(holder, name, None) is not held:
+                        place = None
+                if place is not None:
+                    trail += written.trail
+            if place is None:
+                place = self._found(scope, path, method, trail)
+                if place is None:
+                    return None
+            policy, label = place
+            headers: Headers = ()
+            if gate.cors is not None:
+                origin = sent.get(_ORIGIN)
+                known = None if origin is None else self._answers.get(origin)
+                headers = gate.cors.answer_headers(_lines(origin)) if known is None else known
+            client = scope.get("client")
+            outcome = Outcome(
+                partial(facts_of, method, path, client, sent.items(), self._wanted),
+                perf_counter(),
+                headers,
+                gate.report_only,
+                gate.network,
+            )
+            outcome.route = label
+            outcome.demanded = policy.demanded
+            if policy.requirement is anyone:
+                outcome.decision = policy.allowed
+                return outcome
+            if policy.before:
+                # Whoever came from this peer with this header came from the same address.
+                way = (client[0] if client else None, sent.get(self._source))
+                admitted = policy.admitted
+                if admitted is None or not (way in admitted or self._admits(way, outcome, policy.before, admitted)):
+                    return None
+            line = sent.get(_AUTHORIZATION)
+            if line is None:
+                return self._judged(policy, gate.identifier.nobody, outcome)
+            verified = gate.identifier.recalled(line, gate.clock())
+            if verified is None:
+                return None
+            outcome.principal = principal = verified.principal
+            judged = policy.judged
+            if judged is None or (
+                judged.get((principal.scopes, principal.roles, principal.permissions)) is not policy.allowed
+            ):
+                return self._judged(policy, principal, outcome)
+            outcome.decision = policy.allowed
+        except Exception:  # noqa: BLE001 - what crashes here crashes on the long way, which tells of it
+            return None
+        return outcome
+
+    def _found(self, scope: Scope, path: str, method: str, trail: Trail) -> Place | None:
+        """Ask the routes what a request leads to, and remember what is written out."""
+        routes = self._routes
+        if routes.walk.root_path or not (path in routes.usual or is_usual(path)):
+            return None
+        found, _ = routes.find((scope, trail, path))
+        walk = routes.walk
+        if walk.root_path or found.endpoint is None:
+            return None  # the router sees another path, or nothing would run
+        policy = self._gate.rules.policy_for(found, path, method)
+        if policy.conceals:
+            return None
+        written = walk.top.written.get((path, method))
+        if written is not None and written.holder is not None and not walk.top.included:
+            if any(lane[0] is not walk for lane in islice(self._lanes.values(), 1)):
+                self._lanes.clear()  # of routes that may be gone
+            self._lanes[path, method] = walk, written, (policy, found.endpoint.route)
+        return policy, found.endpoint.route
+
+    def _judged(self, policy: Policy, identity: Principal | Rejected | None, outcome: Outcome) -> Outcome | None:
+        """Return what becomes of a caller by a policy that looks at nothing but names, and remember it by these."""
+        judged = policy.judged
+        if judged is None or identity is None:
+            return None
+        held = _held_by(identity)
+        decision = judged.get(held)
+        if decision is None:
+            found = authorize(policy, Facts(outcome.request, identity, outcome.address))
+            if not isinstance(found, Decision):
+                return None
+            if len(judged) >= _MOST_JUDGED:
+                judged.clear()
+            judged[held] = decision = found
+        return self._gate.finished(outcome, decision)
+
+    def _admits(self, way: WayIn, outcome: Outcome, before: tuple[IsMet, ...], admitted: set[WayIn]) -> bool:
+        """Tell whether networks let in who comes this way, and remember that they do."""
+        address = outcome.address
+        if not all(is_met(None, address) for is_met in before):
+            return False
+        peer, line = way
+        if self._gate.network.is_usual_way(peer, len(line or b"")):
+            if len(admitted) >= MOST_WALKS:
+                admitted.clear()
+            admitted.add(way)
+        return True
+
+
+def _held_by(identity: Principal | Rejected) -> Held | None:
+    if isinstance(identity, Principal):
+        return identity.scopes, identity.roles, identity.permissions
+    return None
+
+
+def _lines(value: bytes | None) -> tuple[str, ...] | None:
+    return None if value is None else (value.decode("latin-1"),)

@@ -1,0 +1,379 @@
+"""The short way: it says what the long way says, and leaves to that whatever takes more than looking up."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route, Router
+from starlette.types import Scope
+
+from authz403 import (
+    BearerTokens,
+    Cors,
+    Gate,
+    Network,
+    Rbac,
+    Requirement,
+    Rule,
+    any_role,
+    any_scope,
+    anyone,
+    authenticated,
+    claim,
+    networks,
+    optional,
+    permissions,
+    requirement,
+    requires,
+    roles,
+    scopes,
+)
+from authz403.address_file import AddressFile
+from authz403.asgi import AuthzMiddleware
+from authz403.endpoint import Policy
+from authz403.network import MOST_WALKS
+from authz403.principal import Principal
+from authz403.request import AccessRequest
+from authz403.routing import Trail
+from authz403.short_way import ShortWay
+from tests.apps_made import (
+    AUDIENCE,
+    ISSUER,
+    NOW,
+    ORIGIN,
+    SECRET,
+    TOKENS,
+    Answer,
+    bearer,
+    client_of,
+    drive,
+    gate_with,
+    guarded,
+    ran_by,
+    scope_of,
+)
+
+OFFICE = networks("10.0.0.0/8")
+PROXIED = Network(trusted_proxies=["127.0.0.1"])
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that gets, for each request, whether the short way knew what becomes of it."""
+    found: list[bool] = []
+    outcome = ShortWay.outcome
+
+    def noted(self: ShortWay, scope: Scope, trail: Trail) -> object:
+        known = outcome(self, scope, trail)
+        found.append(known is not None)
+        return known
+
+    monkeypatch.setattr(ShortWay, "outcome", noted)
+    return found
+
+
+def app_of(needed: Requirement, gate: Gate | None = None, path: str = "/x", method: str = "GET") -> Starlette:
+    """Return a guarded app with one endpoint."""
+    endpoint = requires(needed)(ran_by("x", []))
+    return guarded(Starlette(routes=[Route(path, endpoint, methods=[method])]), gate or gate_with())
+
+
+def twice(app: Starlette, path: str = "/x", headers: Mapping[str, str] | None = None, **more: object) -> Answer:
+    """Send the same request twice, as the first one may have to find out what the second one can look up."""
+    scope = scope_of(path, headers=headers or {}, **more)  # type: ignore[arg-type]  # members of a scope
+    drive(app, dict(scope))
+    return drive(app, scope)
+
+
+FORWARDED = {"X-Forwarded-For": "10.1.2.3"}
+
+
+@pytest.mark.parametrize(
+    ("needed", "headers", "network", "status"),
+    [
+        pytest.param(anyone, {}, None, 200, id="public"),
+        pytest.param(authenticated, bearer(), None, 200, id="signed in"),
+        pytest.param(scopes("a") & roles("r"), bearer(scope="a", roles=["r"]), None, 200, id="scope and role"),
+        pytest.param(scopes("a") | roles("r"), bearer(scope="a"), None, 200, id="one of two"),
+        pytest.param(authenticated & ~scopes("a"), bearer(scope="b"), None, 200, id="without a scope"),
+        pytest.param(scopes("a"), bearer(scope="b"), None, 403, id="a scope missing"),
+        pytest.param(scopes("a") | roles("r"), bearer(scope="b"), None, 403, id="both of two missing"),
+        pytest.param(permissions("p"), bearer(permissions=["q"]), None, 403, id="a permission missing"),
+        pytest.param(scopes("a"), {}, None, 401, id="no token"),
+        pytest.param(networks("127.0.0.1") & scopes("a"), bearer(scope="a"), None, 200, id="the peer's network"),
+        pytest.param(OFFICE & scopes("a"), bearer(scope="a") | FORWARDED, PROXIED, 200, id="behind a proxy"),
+        pytest.param(OFFICE & scopes("a"), bearer(scope="b") | FORWARDED, PROXIED, 403, id="refused behind a proxy"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/x", "/{name}"], ids=["written out", "with a parameter"])
+def test_what_is_known_is_looked_up(
+    needed: Requirement, headers: dict[str, str], network: Network | None, status: int, path: str, taken: list[bool]
+) -> None:
+    """A public endpoint, what the caller holds, and networks of the usual ways, allowed or refused."""
+    assert twice(app_of(needed, gate_with(network=network), path), headers=headers).status == status
+    assert taken[-1]
+
+
+class Session:
+    """Knows its callers by a cookie."""
+
+    fields = ("cookie",)
+
+    def identify(self, request: AccessRequest, now: float) -> Principal | None:
+        return Principal(sub="ada") if "cookie" in request.fields else None
+
+
+def revoked(principal: Principal) -> bool:
+    """Say that nobody is revoked."""
+    return False
+
+
+GIVEN: dict[str, str] = bearer(scope="a")
+
+
+@pytest.mark.parametrize(
+    ("needed", "options", "more", "status"),
+    [
+        pytest.param(scopes("a"), {}, {"method": "OPTIONS"}, 405, id="OPTIONS"),
+        pytest.param(scopes("a"), {}, {"method": "get"}, 405, id="a method that nobody knows"),
+        pytest.param(scopes("a"), {}, {"root_path": "/api", "path": "/api/x"}, 200, id="a root path"),
+        pytest.param(scopes("a"), {}, {"path": "/nothing"}, 404, id="no route"),
+        pytest.param(scopes("a"), {}, {"path": "/x//y"}, 400, id="a path that readers shorten"),
+        pytest.param(scopes("a"), {}, {"headers": [*GIVEN.items(), *GIVEN.items()]}, 400, id="two tokens"),
+        pytest.param(scopes("a"), {}, {"headers": [*GIVEN.items(), ("A", "1"), ("A", "2")]}, 200, id="two lines"),
+        pytest.param(scopes("a"), {}, {"headers": {"Authorization": "Basic eDp5"}}, 401, id="another scheme"),
+        pytest.param(scopes("a").concealed(), {}, {}, 200, id="concealed"),
+        pytest.param(claim("sub", "ada"), {}, {}, 200, id="a claim"),
+        pytest.param(requirement("own", lambda _: True), {}, {}, 200, id="code of one's own"),
+        pytest.param(optional, {}, {}, 200, id="optional"),
+        pytest.param(networks("10.0.0.0/8") & scopes("a"), {}, {}, 403, id="a foreign network"),
+        pytest.param(networks("127.0.0.1"), {}, {}, 200, id="a network alone"),
+        pytest.param(scopes("a"), {"tokens": [TOKENS, Session()]}, {"headers": {}}, 401, id="other sources, no token"),
+    ],
+)
+def test_what_takes_more_goes_the_long_way(
+    needed: Requirement, options: dict[str, Any], more: dict[str, Any], status: int, taken: list[bool]
+) -> None:
+    """Nothing is said of what has to be read, walked or asked."""
+    assert twice(app_of(needed, gate_with(**options)), **{"headers": GIVEN, **more}).status == status
+    assert taken == [False, False]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"rbac": Rbac(roles_for=lambda _: ["r"])}, id="roles looked up"),
+        pytest.param(
+            {
+                "tokens": BearerTokens(
+                    issuer=ISSUER, audience=AUDIENCE, key=SECRET, algorithms=["HS256"], is_revoked=revoked
+                )
+            },
+            id="revocation",
+        ),
+    ],
+)
+def test_where_callers_are_asked_about_each_time_there_is_none(options: dict[str, Any], taken: list[bool]) -> None:
+    """A role or a revocation may change between two requests."""
+    assert twice(app_of(scopes("a"), gate_with(**options)), headers=GIVEN).status == 200
+    assert taken == []
+
+
+def test_a_network_that_may_change_is_asked_each_time(tmp_path: Path, taken: list[bool]) -> None:
+    """A list in a file may let in other addresses the next time."""
+    listed = tmp_path / "offices"
+    listed.write_text("127.0.0.1\n")
+    app = app_of(networks(AddressFile(listed)) & scopes("a"))
+    assert twice(app, headers=GIVEN).status == 200
+    assert taken == [False, False]
+
+
+def test_a_token_ends_on_the_short_way_too(taken: list[bool]) -> None:
+    """What is remembered of a token ends with it."""
+    now = NOW
+    app = app_of(scopes("a"), Gate(tokens=TOKENS, clock=lambda: now))
+    assert twice(app, headers=GIVEN).status == 200
+    now += 1_000
+    assert drive(app, scope_of("/x", headers=GIVEN)).reason == "token_expired"
+    assert taken == [False, True, False]
+
+
+def test_a_token_of_other_bytes_is_another_token(taken: list[bool]) -> None:
+    """Bytes that are no ASCII are never taken for the token that they would be in another encoding."""
+    app = app_of(authenticated)
+    twice(app, headers=GIVEN)
+    line = GIVEN["Authorization"]
+    for other in (
+        *(line + "\xe4", line + "\xc3\xa4", line + " ", "bearer" + line[6:]),
+        line[:-1] + chr(ord(line[-1]) ^ 1),
+    ):
+        drive(app, scope_of("/x", headers={"Authorization": other}))
+        assert not taken.pop()
+
+
+@pytest.mark.parametrize("change", ["a route before it", "another list", "another app", "another default", "a policy"])
+def test_other_routes_are_seen_at_once(change: str, taken: list[bool]) -> None:
+    """What was found of a path that is written out holds for as long as the routes are as they were."""
+    app = Starlette(routes=[Route("/x", requires(scopes("a"))(ran_by("old", [])))])
+    client = client_of(guarded(app, gate_with()))
+    new = requires(scopes("b"))(ran_by("new", []))
+    assert [client.get("/x", headers=GIVEN).text for _ in range(2)] == ["old", "old"]
+    assert taken == [False, True]
+    match change:
+        case "a route before it":
+            app.router.routes.insert(0, Route("/x", new))
+        case "another list":
+            app.router.routes = [Route("/x", new)]
+        case "another app":
+            app.router.routes[0].app = Route("/x", new).app  # type: ignore[attr-defined]  # it has one
+        case "another default":
+            app.router.default = Router([Route("/y", new)])
+        case "a policy":
+            requires(scopes("b"))(app.router.routes[0].endpoint)  # type: ignore[attr-defined]  # it has one
+    answer = client.get("/x", headers=GIVEN)
+    # The policy of a route is that of its endpoint, whatever app stands for that.
+    texts = {"another app": "new", "another default": "old"}
+    if change in texts:
+        assert (answer.status_code, answer.text) == (200, texts[change])
+    else:
+        assert answer.status_code == 403
+
+
+def test_another_router_behind_the_gate_is_seen_at_once() -> None:
+    """A layer that leads to another router now leads to that one's policies."""
+    app = Starlette(routes=[Route("/x", requires(scopes("a"))(ran_by("old", [])))])
+    other = Router([Route("/x", requires(scopes("b"))(ran_by("new", [])))])
+    middleware = AuthzMiddleware(app, gate=gate_with())
+    assert [drive(middleware, scope_of("/x", headers=GIVEN)).status for _ in range(2)] == [200, 200]
+    app.router = other
+    app.middleware_stack = None
+    assert drive(middleware, scope_of("/x", headers=GIVEN)).status == 403
+
+
+def short_way_of(app: Starlette) -> ShortWay:
+    """Return the short way of a guarded app that has served a request."""
+    layer: Any = app.middleware_stack
+    while not isinstance(layer, AuthzMiddleware):
+        layer = layer.app
+    assert layer._met is not None
+    assert layer._met.short_way is not None
+    return layer._met.short_way
+
+
+def policy_at(app: Starlette, path: str = "/x") -> Policy:
+    """Return the policy of an endpoint, as the gate of an app keeps it."""
+    short = short_way_of(app)
+    found, _ = short._routes.find((scope_of(path), [], path))
+    return short._gate.rules.policy_for(found, path, "GET")
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Ways, decisions and paths: no client can make the memory grow."""
+    app = app_of(networks("10.0.0.0/8") & (scopes("a") | roles("r")), gate_with(network=PROXIED), "/{name}")
+    middleware = app.build_middleware_stack()
+    app.middleware_stack = middleware
+    drive(app, scope_of("/x"))
+    short = short_way_of(app)
+    policy = policy_at(app)
+    for number in range(MOST_WALKS + 100):
+        line = f"10.1.{number // 250}.{number % 250}"
+        short.outcome(scope_of("/x", headers={"X-Forwarded-For": line}), [])
+    assert policy.admitted is not None
+    assert policy.judged is not None
+    assert 0 < len(policy.admitted) <= MOST_WALKS
+    short.outcome(scope_of("/x", headers={"X-Forwarded-For": " " * 300 + "10.9.9.9"}), [])
+    assert all(len(line or b"") <= 256 for _, line in policy.admitted)
+    for number in range(200):
+        drive(app, scope_of(f"/{number}", headers=bearer(scope=f"a s{number}") | FORWARDED))
+    assert 0 < len(policy.judged) <= 64
+    assert short._lanes == {}
+
+
+def test_paths_of_routes_that_are_gone_are_forgotten() -> None:
+    """A path that is written out is remembered for one walk through the app."""
+    app = Starlette(routes=[Route(f"/{name}", requires(anyone)(ran_by(name, []))) for name in "abc"])
+    client = client_of(guarded(app, gate_with()))
+    for name in "abc":
+        client.get(f"/{name}")
+    assert {path for path, _ in short_way_of(app)._lanes} == {"/a", "/b", "/c"}
+    del app.router.routes[1:]
+    client.get("/a")
+    assert {path for path, _ in short_way_of(app)._lanes} == {"/a"}
+
+
+def test_a_header_of_the_wrong_shape_is_for_the_long_way(taken: list[bool]) -> None:
+    """A server's own mistake is met where it is told of."""
+    app = app_of(anyone)
+    twice(app)
+    answer = drive(app, scope_of("/x", client=(["a"], 1)))
+    assert answer.status == 200
+    assert taken[-1]
+    app = app_of(networks("127.0.0.1") & scopes("a"))
+    twice(app, headers=GIVEN)
+    answer = drive(app, scope_of("/x", headers=GIVEN, client=(["127.0.0.1"], 1)))
+    assert (answer.status, taken[-1]) == (403, False)
+
+
+# ---- any policy, any caller
+
+NAMES = st.sampled_from(["a", "b", "c"])
+LEAVES = st.one_of(
+    st.lists(NAMES, min_size=1, unique=True).map(lambda names: scopes(*names)),
+    st.lists(NAMES, min_size=1, unique=True).map(lambda names: any_scope(*names)),
+    st.lists(NAMES, min_size=1, unique=True).map(lambda names: any_role(*names)),
+    st.lists(NAMES, min_size=1, unique=True).map(lambda names: permissions(*names)),
+    st.sampled_from([authenticated, anyone, networks("10.0.0.0/8"), networks("10.1.0.0/16", "192.0.2.1"), optional]),
+    st.sampled_from([claim("sub", "ada")]),
+)
+POLICIES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map(lambda two: two[0] & two[1]),
+        st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
+        inner.map(lambda one: ~one),
+    ),
+    max_leaves=5,
+)
+HELD = st.lists(NAMES, unique=True)
+CALLERS = st.one_of(
+    st.none(),
+    st.tuples(HELD, HELD, HELD).map(
+        lambda held: bearer(scope=" ".join(held[0]), roles=held[1], permissions=held[2])["Authorization"]
+    ),
+)
+PEERS = st.sampled_from(["127.0.0.1", "10.1.2.3", "::1", None])
+LINES = st.fixed_dictionaries(
+    {},
+    optional={
+        "X-Forwarded-For": st.sampled_from(["10.1.2.3", "192.0.2.1", "8.8.8.8", "10.1.2.3, 127.0.0.1", "nonsense", ""]),
+        "Origin": st.sampled_from([ORIGIN, "https://else.example", "null", "", f"{ORIGIN}, {ORIGIN}", "https://ä"]),
+        "Cookie": st.just("a=b"),
+    },
+)
+
+
+@pytest.mark.usefixtures("quiet")
+@given(POLICIES, PEERS, st.lists(st.tuples(CALLERS, LINES), max_size=5))
+def test_both_ways_say_the_same(
+    needed: Requirement, peer: str | None, asked: list[tuple[str | None, dict[str, str]]]
+) -> None:
+    """Whatever the policy, the caller and the way: every request is judged both ways, and again when all is known."""
+    gate = gate_with(
+        network=PROXIED, cors=Cors(origins=[ORIGIN]), rules=[Rule("GET", "/y/**", networks("0.0.0.0/0"))], shared=True
+    )
+    endpoint = requires(needed)(ran_by("x", []))
+    inner = Route("/x", endpoint)
+    app = guarded(Starlette(routes=[inner, Route("/{name}/z", endpoint), Mount("/m", routes=[inner])]), gate)
+    for caller, lines in [*asked, *asked]:
+        headers = {name: value.encode().decode("latin-1") for name, value in lines.items()}
+        if caller is not None:
+            headers["Authorization"] = caller
+        for path in ("/x", "/y/z", "/m/x"):
+            client = None if peer is None else (peer, 50_000)
+            statuses = {drive(app, scope_of(path, headers=headers, client=client)).status for _ in range(2)}
+            assert len(statuses) == 1
+            assert statuses < {200, 401, 403}
