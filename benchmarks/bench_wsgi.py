@@ -1,18 +1,16 @@
 """What the gate costs a WSGI request, in process: over a bare callable, and over bare Flask and Django.
 
-Run: `make bench`, or `PYTHONPATH=. .venv/bin/python benchmarks/bench_wsgi.py [rounds]`. CPU time, interleaved in one
-run, medians over rounds; the A/A rows measure the bare apps against themselves and show the noise. `simple` is a gate
-that asks a warm token for a scope, `full` one with CORS, networks, roles and an Origin as well.
+Run: `make bench`, or `PYTHONPATH=. .venv/bin/python benchmarks/bench_wsgi.py [rounds] [--json]`. CPU time, interleaved
+in one run, medians over rounds; the A/A rows measure the bare apps against themselves and show the noise. `simple` is a
+gate that asks a warm token for a scope, `full` one with CORS, networks, roles and an Origin as well.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import flask
@@ -24,8 +22,9 @@ from django.urls import path
 import authz403.flask
 from authz403 import BearerTokens, Gate, Requirement, Rule, requires, scopes
 from authz403.wsgi import AuthzMiddleware
-from benchmarks.bench_request import AUDIENCE, ISSUER, PEM, POLICY, token
-from benchmarks.bench_request import gate as full_gate
+from benchmarks.measure import Bar, Report, Row, measured
+from benchmarks.requests_made import AUDIENCE, ISSUER, PEM, POLICY, WARM, token
+from benchmarks.requests_made import gate as full_gate
 from tests.django_made import Project
 
 if TYPE_CHECKING:
@@ -105,37 +104,41 @@ def serve(app: WSGIApplication, environ: dict[str, Any]) -> None:
     assert statuses == ["200 OK"], statuses
 
 
-def main(rounds: int) -> None:
-    """Measure all rows, interleaved, and print them."""
+def main() -> None:
+    """Measure all rows, interleaved, and tell them."""
+    report = Report(__doc__, 40)
     logging.getLogger("authz403").setLevel(logging.CRITICAL)
-    bearer = token("orders:read orders:write")
+    bearer = token()
+    environs = {True: environ_of(bearer, is_full=True), False: environ_of(bearer, is_full=False)}
     kinds: list[tuple[str, str | None]] = [("bare", None), ("A/A", None), ("simple", "simple"), ("full", "full")]
     made = {"callable": plain_app, "Flask": flask_app, "Django": django_app}
-    rows = [
-        (f"{name} {row}", f"{name} bare", make(kind), kind == "full")
-        for name, make in made.items()
-        for row, kind in kinds
-    ]
-    taken: dict[str, list[float]] = {name: [] for name, *_ in rows}
-    for number in range(rounds + 2):
-        for name, _, app, is_full in rows:
-            environ = environ_of(bearer, is_full=is_full)
-            started = time.process_time_ns()
-            for _ in range(REQUESTS):
-                serve(app, environ)
-            if number >= 2:
-                taken[name].append((time.process_time_ns() - started) / REQUESTS / 1000)
-    print(f"CPython {sys.version.split()[0]}, {rounds} rounds of {REQUESTS} requests, CPU time, medians\n")
-    print(f"{'':20}{'us':>8}{'spread':>9}{'added':>8}{'ratio':>8}")
-    for name, base, *_ in rows:
-        median = statistics.median(taken[name])
-        quartiles = statistics.quantiles(taken[name], n=4)
-        pairs = list(zip(taken[name], taken[base], strict=True))
-        added = statistics.median(one - two for one, two in pairs)
-        ratio = statistics.median(one / two for one, two in pairs)
-        print(f"{name:20}{median:8.1f}{quartiles[2] - quartiles[0]:9.1f}{added:8.1f}{ratio:8.2f}")
+    found = measured(
+        [
+            Row(
+                f"{name} {row}",
+                partial(serve, make(kind), environs[kind == "full"]),
+                f"{name} bare",
+                REQUESTS,
+                warm=WARM,
+            )
+            for name, make in made.items()
+            for row, kind in kinds
+        ],
+        report.number,
+    )
+    report.table("rows", f"A request, {REQUESTS} a round, microseconds of CPU time, medians", found.table())
+    report.bars(
+        Bar(
+            "a scope of a warm token, over the bare callable",
+            found.added("callable simple", "callable bare"),
+            "us",
+            7,
+            3,
+        )
+    )
+    report.end()
 
 
 if __name__ == "__main__":
     with override_settings(ROOT_URLCONF=Project([path("orders", lambda _: HttpResponse("ok"))])):
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+        main()

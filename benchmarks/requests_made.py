@@ -1,125 +1,93 @@
-"""What the gate costs a request, in process: ratios over the bare app, interleaved in one run, on CPU time.
-
-Run: `make bench`, or `.venv/bin/python benchmarks/bench_request.py [rounds]`. Rows are medians over rounds; the A/A row
-measures the bare app against itself and shows the noise.
-"""
+"""Gates with everything switched on, and the tokens and requests that the benchmarks send to them."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fastapi import FastAPI
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
-from authz403 import BearerTokens, Cors, Gate, Network, Rbac, Rule, any_role, networks, public, requires, scopes
-from authz403.asgi import AuthzMiddleware
+from authz403 import BearerTokens, Cors, Gate, Network, Rbac, Rule, any_role, networks, scopes
+from authz403.findings import FIRST
 
-REQUESTS = 300  # a round
-ISSUER, AUDIENCE = "https://id.example", "orders-api"
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+ISSUER: Final = "https://id.example"
+AUDIENCE: Final = "orders-api"
+KEY: Final = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PUBLIC_KEY: Final = KEY.public_key()
+PEM: Final = PUBLIC_KEY.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+SECRET: Final = "only-for-measuring-0123456789abcdef"
+ORIGIN: Final = "https://app.example"
+POLICY: Final = scopes("orders:read") & any_role("seller") & networks("10.0.0.0/8")
+ENOUGH: Final = "orders:read orders:write"
+"""The scopes of a token that the policy lets in."""
+TOO_LITTLE: Final = "orders:write"
+WARM: Final = FIRST + 50
+"""A gate looks closely at its first requests; what is measured are those that come later."""
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
-def token(scope: str) -> str:
-    """Return a signed token with this scope."""
+def token(scope: str = ENOUGH, *, jti: str = "b0c4", by_secret: bool = False) -> str:
+    """Return a token with this scope: signed by RSA, or by a secret that every process of a benchmark knows."""
     claims: dict[str, object] = {
-        "iss": ISSUER,
-        "aud": AUDIENCE,
-        "sub": "alice",
-        "client_id": "web",
-        "jti": "b0c4",
-        "scope": scope,
-    }
-    claims |= {
-        "roles": ["seller", "auditor"],
-        "exp": int(time.time()) + 3600,
-        "tenant": "t-0123456789",
-        "note": "x" * 200,
-    }
-    return jwt.encode(claims, KEY, algorithm="RS256", headers={"typ": "at+jwt"})
+        "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "web", "jti": jti, "scope": scope,
+        "roles": ["seller", "auditor"], "exp": int(time.time()) + 3600, "tenant": "t-0123456789", "note": "x" * 200,
+    }  # fmt: skip
+    key, algorithm = (SECRET, "HS256") if by_secret else (KEY, "RS256")
+    return jwt.encode(claims, key, algorithm, headers={"typ": "at+jwt"})
 
 
-def gate(rules: Iterable[Rule] = ()) -> Gate:
+def gate(rules: Iterable[Rule] = (), *, by_secret: bool = False) -> Gate:
     """Return a gate with everything switched on."""
+    tokens = (
+        BearerTokens(issuer=ISSUER, audience=AUDIENCE, key=SECRET, algorithms=["HS256"])
+        if by_secret
+        else BearerTokens(issuer=ISSUER, audience=AUDIENCE, key=PEM)
+    )
     return Gate(
         rules=rules,
-        tokens=BearerTokens(issuer=ISSUER, audience=AUDIENCE, key=PEM),
+        tokens=tokens,
         rbac=Rbac(hierarchy={"admin": ["seller"]}),
         network=Network(trusted_proxies=["127.0.0.1/32"]),
-        cors=Cors(origins=["https://app.example"]),
+        cors=Cors(origins=[ORIGIN]),
     )
 
 
-POLICY = scopes("orders:read") & any_role("seller") & networks("10.0.0.0/8")
+def headers(bearer: str | None) -> dict[str, str]:
+    """Return ten header fields as a browser and a proxy send them, or nine without a token."""
+    found = {
+        "host": "api.example",
+        "user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
+        "accept": "application/json",
+        "accept-encoding": "gzip, deflate, br",
+        "accept-language": "en-GB,en;q=0.9",
+        "origin": ORIGIN,
+        "referer": f"{ORIGIN}/",
+        "x-forwarded-for": "10.1.2.3",
+        "x-request-id": "6b1f5f4e",
+    }
+    return found if bearer is None else {**found, "authorization": f"Bearer {bearer}"}
 
 
-def starlette_app(*, guarded: bool, routes: int = 1) -> App:
-    """Return a Starlette app with a policy per endpoint."""
-
-    @requires(POLICY)
-    async def orders(_request: Request) -> PlainTextResponse:
-        return PlainTextResponse("ok")
-
-    @public
-    async def open_to_all(_request: Request) -> PlainTextResponse:
-        return PlainTextResponse("ok")
-
-    found = [Route("/orders", orders), Route("/public", open_to_all)]
-    found += [Route(f"/r{number}/{{id}}", open_to_all) for number in range(routes)]
-    app = Starlette(routes=found)
-    if guarded:
-        app.add_middleware(AuthzMiddleware, gate=gate())
-    return app
-
-
-def fastapi_app(*, guarded: bool) -> App:
-    """Return a FastAPI app with one guarded endpoint."""
-    app = FastAPI(openapi_url=None)
-
-    @app.get("/orders")
-    @requires(POLICY)
-    async def orders() -> dict[str, str]:
-        return {"status": "ok"}
-
-    if guarded:
-        app.add_middleware(AuthzMiddleware, gate=gate())
-    return app
-
-
-def scope(path: str, bearer: str | None) -> dict[str, Any]:
-    """Return the ASGI scope of a request with ten headers."""
-    headers = [
-        (b"host", b"api.example"),
-        (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
-        (b"accept", b"application/json"),
-        (b"accept-encoding", b"gzip, deflate, br"),
-        (b"accept-language", b"en-GB,en;q=0.9"),
-        (b"origin", b"https://app.example"),
-        (b"referer", b"https://app.example/"),
-        (b"x-forwarded-for", b"10.1.2.3"),
-        (b"x-request-id", b"6b1f5f4e"),
-    ]
-    if bearer is not None:
-        headers.append((b"authorization", b"Bearer " + bearer.encode()))
+def scope(path: str, bearer: str | None, *, method: str = "GET", **further: str) -> dict[str, Any]:
+    """Return the ASGI scope of a request; further header fields have `_` for `-`."""
+    fields = headers(bearer) | {name.replace("_", "-"): value for name, value in further.items()}
     return {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": path,
-        "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers, "scheme": "http",
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+        "raw_path": path.encode(), "root_path": "", "query_string": b"", "scheme": "http",
+        "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
         "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 80), "state": {},
     }  # fmt: skip
+
+
+def handshake(path: str, bearer: str) -> dict[str, Any]:
+    """Return the ASGI scope of a WebSocket."""
+    found = scope(path, bearer) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    del found["method"]
+    return found
 
 
 async def serve(app: App, request: dict[str, Any], expected: int) -> None:
@@ -137,46 +105,15 @@ async def serve(app: App, request: dict[str, Any], expected: int) -> None:
     assert statuses == [expected], statuses
 
 
-async def round_of(app: App, request: dict[str, Any], expected: int) -> float:
-    """Return the microseconds of CPU time that a request takes, over one round."""
-    started = time.process_time_ns()
-    for _ in range(REQUESTS):
-        await serve(app, request, expected)
-    return (time.process_time_ns() - started) / REQUESTS / 1000
+async def shake_hands(app: App, request: dict[str, Any]) -> None:
+    """Open a WebSocket, which the app closes as soon as it has accepted it."""
+    sent = []
 
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
 
-async def main(rounds: int) -> None:
-    """Measure all rows, interleaved, and print them."""
-    logging.getLogger("authz403").setLevel(logging.CRITICAL)
-    good, poor = token("orders:read orders:write"), token("orders:write")
-    bare, bare_fastapi = starlette_app(guarded=False), fastapi_app(guarded=False)
-    guarded, guarded_fastapi = starlette_app(guarded=True), fastapi_app(guarded=True)
-    large = starlette_app(guarded=True, routes=1000)
-    allow, refuse, none = scope("/orders", good), scope("/orders", poor), scope("/public", None)
-    rows: list[tuple[str, App, dict[str, Any], int, str]] = [
-        ("bare Starlette", bare, allow, 200, "bare Starlette"),
-        ("A/A", bare, allow, 200, "bare Starlette"),
-        ("allowed, warm token", guarded, allow, 200, "bare Starlette"),
-        ("allowed, of 1,000 routes", large, allow, 200, "bare Starlette"),
-        ("public endpoint", guarded, none, 200, "bare Starlette"),
-        ("refused, no log event", guarded, refuse, 403, "bare Starlette"),
-        ("bare FastAPI", bare_fastapi, allow, 200, "bare FastAPI"),
-        ("FastAPI, allowed, warm token", guarded_fastapi, allow, 200, "bare FastAPI"),
-    ]
-    taken: dict[str, list[float]] = {name: [] for name, *_ in rows}
-    for number in range(rounds + 2):
-        for name, app, request, expected, _ in rows:
-            microseconds = await round_of(app, request, expected)
-            if number >= 2:
-                taken[name].append(microseconds)
-    print(f"CPython {sys.version.split()[0]}, {rounds} rounds of {REQUESTS} requests, CPU time, medians\n")
-    print(f"{'':32}{'us':>8}{'spread':>9}{'ratio':>8}")
-    for name, _, _, _, base in rows:
-        median = statistics.median(taken[name])
-        quartiles = statistics.quantiles(taken[name], n=4)
-        ratio = statistics.median(one / two for one, two in zip(taken[name], taken[base], strict=True))
-        print(f"{name:32}{median:8.1f}{quartiles[2] - quartiles[0]:9.1f}{ratio:8.2f}")
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
 
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 40))
+    await app(dict(request), receive, send)
+    assert sent == ["websocket.accept", "websocket.close"], sent
