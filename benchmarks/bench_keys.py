@@ -1,9 +1,9 @@
 """What a real identity provider costs those who call: how often it is asked, and who waits for it when it hangs.
 
-Run: `make bench`, or `PYTHONPATH=. .venv/bin/python benchmarks/bench_keys.py [seconds]`. In process, one request after
-the other, on the wall clock. The load comes in slices, in turns: a provider that answers, the same again (A/A, the
-noise), and one that is frozen (SIGSTOP: it takes connections and answers none), `seconds` in all for each of the three.
-Every slice starts with keys that are known and due for a refresh.
+Run: `make bench`, or `PYTHONPATH=. .venv/bin/python benchmarks/bench_keys.py [seconds] [--json]`. In process, one
+request after the other, on the wall clock. The load comes in slices, in turns: a provider that answers, the same again
+(A/A, the noise), and one that is frozen (SIGSTOP: it takes connections and answers none), `seconds` in all for each of
+the three. Every slice starts with keys that are known and due for a refresh.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from starlette.routing import Route
 from authz403 import BearerTokens, Gate, requires, scopes
 from authz403.asgi import AuthzMiddleware
 from authz403.keys import COOL_DOWN, DEFAULT_LIFE
+from benchmarks.measure import Cell, Report
 from tests.provider_made import AUDIENCE, Fetches, Provider, missing
 
 UNKNOWN = 10_000
@@ -148,33 +149,39 @@ async def latencies(provider: Provider, seconds: float) -> dict[str, array[float
     return taken
 
 
-def row(name: str, taken: array[float]) -> str:
-    """Return a line of the table."""
-    p99 = statistics.quantiles(taken, n=100)[98]
-    return f"{name:24}{len(taken):10,}{statistics.median(taken):10.3f}{p99:10.3f}{max(taken):10.1f}"
-
-
-def main(seconds: float) -> None:
-    """Measure and print everything."""
+def main() -> None:
+    """Measure and tell everything."""
+    report = Report(__doc__, 21, "seconds")
     lack = missing()
     if lack is not None:
-        print(f"skipped: needs node and the provider's packages: {lack}")
+        report.skipped(f"skipped: needs node and the provider's packages: {lack}")
+        report.end()
         return
-    if not 0 < seconds / ROUNDS <= DEFAULT_LIFE - DUE:
+    if not 0 < report.number / ROUNDS <= DEFAULT_LIFE - DUE:
         sys.exit(f"the keys live for {DEFAULT_LIFE - DUE:.0f} s more: give {ROUNDS * (DEFAULT_LIFE - DUE):.0f} at most")
     logging.getLogger("authz403").setLevel(logging.CRITICAL)
     with Provider("RS256") as provider:
-        unknown = asyncio.run(unknown_keys(provider))
-        cold = asyncio.run(cold_start(provider))
-        print(f"CPython {sys.version.split()[0]}, RS256, keys by discovery; fetches are counted at the provider\n")
-        print(f"{'':42}{'metadata':>10}{'keys':>6}")
-        print(f"{f'{UNKNOWN:,} unknown key ids in one cool-down':42}{unknown.metadata:10}{unknown.keys:6}")
-        print(f"{f'{COLD} concurrent requests on a cold start':42}{cold.metadata:10}{cold.keys:6}")
-        print(f"\n{seconds:.0f} s of load for each, in {ROUNDS} slices in turns, ms on the wall clock:\n")
-        print(f"{'the provider':24}{'requests':>10}{'median':>10}{'p99':>10}{'max':>10}")
-        for name, taken in asyncio.run(latencies(provider, seconds)).items():
-            print(row(name, taken))
+        fetches = {
+            f"{UNKNOWN:,} unknown key ids in one cool-down": asyncio.run(unknown_keys(provider)),
+            f"{COLD} concurrent requests on a cold start": asyncio.run(cold_start(provider)),
+        }
+        report.table(
+            "fetches",
+            "RS256, keys by discovery; fetches that the provider counted",
+            [{"row": name, "metadata": count.metadata, "keys": count.keys} for name, count in fetches.items()],
+        )
+        taken = asyncio.run(latencies(provider, report.number))
+    title = f"{report.number:g} s of load for each, in {ROUNDS} slices in turns, ms on the wall clock"
+    report.table("waits", title, [line(name, waits) for name, waits in taken.items()])
+    report.end()
+
+
+def line(name: str, waits: array[float]) -> dict[str, Cell]:
+    """Return a line of the table."""
+    p99 = statistics.quantiles(waits, n=100)[98]
+    told = {"median": statistics.median(waits), "p99": p99, "max": max(waits)}
+    return {"the provider": name, "requests": len(waits), **told}
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    main()

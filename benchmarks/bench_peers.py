@@ -15,9 +15,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route, WebSocketRoute
 
 import authz403
 from benchmarks import peers_made as peers
@@ -25,7 +23,19 @@ from benchmarks.bench_wsgi import environ_of
 from benchmarks.bench_wsgi import serve as serve_wsgi
 from benchmarks.logs_made import configured
 from benchmarks.measure import Bar, Measured, Report, Row, asked_a_round, measured
-from benchmarks.requests_made import TOO_LITTLE, WARM, App, handshake, scope, serve, shake_hands, token
+from benchmarks.requests_made import (
+    TOO_LITTLE,
+    WARM,
+    App,
+    answer,
+    bare,
+    guarded,
+    handshake,
+    scope,
+    serve,
+    shake_hands,
+    token,
+)
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -54,7 +64,7 @@ class Cold:
     """A row whose tokens nobody has shown before; the requests that warm it up have one token."""
 
     def __init__(self, rounds: int) -> None:
-        self._app = peers.guarded()
+        self._app = guarded()
         fresh = [scope("/orders", token(jti=str(number))) for number in range(rounds * asked_a_round(FEW))]
         self._requests: Iterator[dict[str, Any]] = chain(repeat(scope("/orders", token()), WARM), fresh)
 
@@ -70,7 +80,7 @@ def asgi_row(name: str, base: str, app: App, request: dict[str, Any], expected: 
 
 def own_rows(rounds: int) -> list[Row]:
     """Return the rows of this library on Starlette, and the bare ones."""
-    bare = Starlette(routes=[Route("/orders", peers.answer), WebSocketRoute("/updates", peers.updates)])
+    plain = bare()
     allow, refuse = scope("/orders", token()), scope("/orders", token(TOO_LITTLE))
     wanted = {"access_control_request_method": "GET", "access_control_request_headers": "authorization"}
     preflight, hand = scope("/orders", None, method="OPTIONS", **wanted), handshake("/updates", token())
@@ -83,21 +93,21 @@ def own_rows(rounds: int) -> list[Row]:
         return Row(name, lambda: shake_hands(app, hand), WEBSOCKET, REQUESTS, warm=WARM)
 
     return [
-        row(STARLETTE, bare, allow),
-        row("A/A", bare, allow),
-        row(ALLOWED, peers.guarded(), allow),
-        row(f"{ALLOWED}, structlog configured at info", peers.guarded(), allow)._replace(within=configured),
-        row(f"{ALLOWED}, with an event at debug", peers.guarded(), allow)._replace(within=at_debug),
-        row(f"{ALLOWED}, of 1,000 routes", peers.guarded(routes=1_000), allow),
+        row(STARLETTE, plain, allow),
+        row("A/A", plain, allow),
+        row(ALLOWED, guarded(), allow),
+        row(f"{ALLOWED}, structlog configured at info", guarded(), allow)._replace(within=configured),
+        row(f"{ALLOWED}, with an event at debug", guarded(), allow)._replace(within=at_debug),
+        row(f"{ALLOWED}, of 1,000 routes", guarded(routes=1_000), allow),
         Row(f"{ALLOWED}, token not seen before", Cold(rounds).serve, STARLETTE, FEW, warm=WARM),
-        row(REFUSED, peers.guarded(), refuse, 403),
-        row(LOGGED, peers.guarded(), refuse, 403)._replace(within=configured),
-        row(PUBLIC, peers.guarded(authz403.anyone), scope("/orders", None)),
-        row(PREFLIGHT, peers.guarded(), preflight, 204),
+        row(REFUSED, guarded(), refuse, 403),
+        row(LOGGED, guarded(), refuse, 403)._replace(within=configured),
+        row(PUBLIC, guarded(authz403.anyone), scope("/orders", None)),
+        row(PREFLIGHT, guarded(), preflight, 204),
         row(CORS_PREFLIGHT, peers.starlette_app(peers.CORS), preflight),
-        handshake_row(WEBSOCKET, bare),
-        handshake_row("A/A, WebSocket", bare),
-        handshake_row(HANDSHAKE, peers.guarded()),
+        handshake_row(WEBSOCKET, plain),
+        handshake_row("A/A, WebSocket", plain),
+        handshake_row(HANDSHAKE, guarded()),
     ]
 
 
@@ -105,7 +115,7 @@ def peer_rows() -> list[Row]:
     """Return the rows of what others offer on Starlette."""
     allow, refuse = scope("/orders", token()), scope("/orders", token(TOO_LITTLE))
 
-    def row(name: str, *middleware: Middleware, endpoint: Callable[..., Any] = peers.answer) -> Row:
+    def row(name: str, *middleware: Middleware, endpoint: Callable[..., Any] = answer) -> Row:
         return asgi_row(name, STARLETTE, peers.starlette_app(*middleware, endpoint=endpoint), allow)._replace(warm=FEW)
 
     refused = asgi_row(STACK_REFUSED, STARLETTE, peers.starlette_app(*peers.ASSEMBLED), refuse, 403)
@@ -170,7 +180,7 @@ def main() -> None:
     """Measure all rows, interleaved, and tell them."""
     report = Report(__doc__, 30)
     logging.disable(logging.CRITICAL)
-    found = measured([*own_rows(int(report.number)), *peer_rows(), *framework_rows()], report.number)
+    found = measured([*own_rows(max(int(report.number), 2)), *peer_rows(), *framework_rows()], report.number)
     title = f"A request, {REQUESTS} a round, microseconds of CPU time, medians"
     report.table("rows", title, found.table())
     further = (

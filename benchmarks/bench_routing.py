@@ -1,17 +1,14 @@
 """What finding the policy of a request costs, and that it does not grow with the number of routes.
 
-Run: `make bench`, or `.venv/bin/python benchmarks/bench_routing.py [rounds]`. `policy` is all that the gate does to
-find it: the route by the table, by asking the route's own `matches()`, and the policy by rules and marks. `matches` is
-that one call alone, and `router` what the app's own router spends on finding the same route, no part of the gate.
-Medians over interleaved rounds, in microseconds of CPU time.
+Run: `make bench`, or `PYTHONPATH=. .venv/bin/python benchmarks/bench_routing.py [rounds] [--json]`. `policy` is all
+that the gate does to find it: the route by the table, by asking the route's own `matches()`, and the policy by rules
+and marks. `matches` is that one call alone, and `router` what the app's own router spends on finding the same route, no
+part of the gate. Medians over interleaved rounds, in microseconds of CPU time.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -24,6 +21,7 @@ from authz403 import BearerTokens, Gate, Rule, any_role, networks, requires, sco
 from authz403.door import Doors
 from authz403.route_objects import flat_routes
 from authz403.walk import AppRoutes
+from benchmarks.measure import Bar, Report, Row, measured
 
 CALLS: Final = 2_000  # a round
 SIZES: Final = (10, 100, 1_000)
@@ -64,22 +62,18 @@ def scope_of(path: str) -> dict[str, Any]:
     return {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [], "query_string": b""}
 
 
-def rows() -> list[tuple[str, Callable[[], object]]]:
-    """Return what is measured: a name, and the call."""
-    found: list[tuple[str, Callable[[], object]]] = []
+def rows() -> Iterator[Row]:
+    """Yield what is measured."""
     for make in (starlette_app, fastapi_app):
         for size in SIZES:
             app, one = make(size), gate()
             routes = AppRoutes(app, Doors(one))
             for path in ("/orders", f"/api/r{size - 1}/5"):
-                found += measured(f"{make.__name__[:-4]}, {size:5,} routes, {path}", app, one, routes, path)
-    return found
+                yield from rows_of(f"{make.__name__[:-4]}, {size:5,} routes, {path}", app, one, routes, path)
 
 
-def measured(
-    name: str, app: Starlette, one: Gate, routes: AppRoutes, path: str
-) -> list[tuple[str, Callable[[], object]]]:
-    """Return the three calls of one row."""
+def rows_of(name: str, app: Starlette, one: Gate, routes: AppRoutes, path: str) -> Iterator[Row]:
+    """Yield the three rows of a path."""
     scope = scope_of(path)
     top = list(app.router.routes)
 
@@ -91,31 +85,21 @@ def measured(
         return next(route for route in top if route.matches(scope)[0] is Match.FULL)
 
     taken = next(route for route, _ in flat_routes(app.router) if route.matches(scope)[0] is Match.FULL)
-    return [
-        (f"{name}: policy", policy),
-        (f"{name}: matches", lambda: taken.matches(scope)),
-        (f"{name}: router", router),
-    ]
+    yield Row(f"{name}: policy", policy, calls=CALLS)
+    yield Row(f"{name}: matches", lambda: taken.matches(scope), calls=CALLS)
+    yield Row(f"{name}: router", router, calls=20)
 
 
-def main(rounds: int) -> None:
-    """Measure all rows, interleaved, and print them."""
-    calls = rows()
-    taken: dict[str, list[float]] = {name: [] for name, _ in calls}
-    for number in range(rounds + 1):
-        for name, call in calls:
-            times = CALLS if ": router" not in name else 20
-            started = time.process_time_ns()
-            for _ in range(times):
-                call()
-            if number:
-                taken[name].append((time.process_time_ns() - started) / times / 1_000)
-    print(f"CPython {sys.version.split()[0]}, {rounds} rounds of {CALLS} look-ups, CPU time, medians\n")
-    print(f"{'':58}{'us':>9}{'spread':>9}")
-    for name, found in taken.items():
-        quartiles = statistics.quantiles(found, n=4)
-        print(f"{name:58}{statistics.median(found):9.2f}{quartiles[2] - quartiles[0]:9.2f}")
+def main() -> None:
+    """Measure all rows, interleaved, and tell them."""
+    report = Report(__doc__, 20)
+    asked = list(rows())
+    found = measured(asked, report.number)
+    report.table("rows", f"A look-up, {CALLS} a round, microseconds of CPU time, medians", found.table())
+    slowest = max(found.us(row.name) for row in asked if row.name.endswith(": policy"))
+    report.bars(Bar("finding the policy, the slowest of these", slowest, "us", 3, 2))
+    report.end()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main()

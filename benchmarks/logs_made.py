@@ -65,4 +65,5 @@ def stdlib_alone(level: int = logging.WARNING) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -88,7 +88,7 @@ def measured(rows: Iterable[Row], rounds: float) -> Measured:
                 is_async[row.name] = runner.run(_called(row, row.calls if row.warm is None else row.warm))
         gc.collect()
         gc.freeze()  # the collector would look at the apps of all rows in each of them
-        for _ in range(int(rounds)):
+        for _ in range(max(int(rounds), 2)):  # fewer have no spread
             for row in rows:
                 with row.within():
                     spent = runner.run(_spent_async(row)) if is_async[row.name] else _spent(row)
@@ -172,7 +172,7 @@ class Report:
         self.number: float = self._given["number"]
         version = sys.version.split()[0]
         self._told: dict[str, object] = {"benchmark": Path(sys.argv[0]).stem, "python": version, what: self.number}
-        self._say(f"CPython {version}, {self.number:g} {what}")
+        self._say(f"CPython {version}, {self.number:,.10g} {what}")
 
     def flag(self, name: str) -> bool:
         """Tell whether a flag was given."""

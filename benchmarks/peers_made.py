@@ -31,15 +31,14 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 import authz403
 import authz403.flask
 from authz403.asgi import AuthzMiddleware
-from benchmarks.requests_made import AUDIENCE, ISSUER, ORIGIN, PEM, POLICY, PUBLIC_KEY, gate
+from benchmarks.requests_made import AUDIENCE, ISSUER, ORIGIN, PEM, POLICY, PUBLIC_KEY, answer, gate
 
 
 def verified(bearer: str) -> dict[str, Any]:
@@ -51,40 +50,9 @@ def verified(bearer: str) -> dict[str, Any]:
 cached: Final = lru_cache(maxsize=1024)(verified)
 
 
-async def answer(request: Request) -> PlainTextResponse:  # noqa: ARG001 - the name that Starlette wants
-    """Answer as every app here does."""
-    return PlainTextResponse("ok")
-
-
-async def updates(websocket: WebSocket) -> None:
-    """Accept a WebSocket, and close it."""
-    await websocket.accept()
-    await websocket.close()
-
-
 def starlette_app(*middleware: Middleware, endpoint: Callable[..., Any] = answer) -> Starlette:
     """Return an app with one route."""
     return Starlette(routes=[Route("/orders", endpoint)], middleware=middleware)
-
-
-def guarded(policy: authz403.Requirement = POLICY, *, routes: int = 0) -> Starlette:
-    """Return a Starlette app behind this library, with everything switched on, and with so many further routes."""
-
-    # Functions of its own, as a mark stays on its function.
-    @authz403.requires(policy)
-    async def orders(request: Request) -> PlainTextResponse:  # noqa: ARG001 - as above
-        return PlainTextResponse("ok")
-
-    @authz403.requires(policy)
-    async def news(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await websocket.close()
-
-    further = [Route(f"/r{number}/{{id}}", orders) for number in range(routes)]
-    return Starlette(
-        routes=[Route("/orders", orders), WebSocketRoute("/updates", news), *further],
-        middleware=[Middleware(AuthzMiddleware, gate=gate())],
-    )
 
 
 class PyJwtBackend(AuthenticationBackend):

@@ -1,4 +1,4 @@
-"""Gates with everything switched on, and the tokens and requests that the benchmarks send to them."""
+"""A gate with everything switched on, an app behind it, and the tokens and requests that the benchmarks send."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from authz403 import BearerTokens, Cors, Gate, Network, Rbac, Rule, any_role, networks, scopes
+from authz403 import BearerTokens, Cors, Gate, Network, Rbac, Requirement, Rule, any_role, networks, requires, scopes
+from authz403.asgi import AuthzMiddleware
 from authz403.findings import FIRST
 
 ISSUER: Final = "https://id.example"
@@ -53,6 +60,43 @@ def gate(rules: Iterable[Rule] = (), *, by_secret: bool = False) -> Gate:
         rbac=Rbac(hierarchy={"admin": ["seller"]}),
         network=Network(trusted_proxies=["127.0.0.1/32"]),
         cors=Cors(origins=[ORIGIN]),
+    )
+
+
+async def answer(request: Request) -> PlainTextResponse:  # noqa: ARG001 - the name that Starlette wants
+    """Answer as every app here does."""
+    return PlainTextResponse("ok")
+
+
+async def updates(websocket: WebSocket) -> None:
+    """Accept a WebSocket, and close it."""
+    await websocket.accept()
+    await websocket.close()
+
+
+def bare(*, routes: int = 0) -> Starlette:
+    """Return a Starlette app with a route, a WebSocket, and so many further routes."""
+    further = [Route(f"/r{number}/{{id}}", answer) for number in range(routes)]
+    return Starlette(routes=[Route("/orders", answer), WebSocketRoute("/updates", updates), *further])
+
+
+def guarded(policy: Requirement = POLICY, *, routes: int = 0, by_secret: bool = False) -> Starlette:
+    """Return the same app behind a gate."""
+
+    # Functions of its own, as a mark stays on its function.
+    @requires(policy)
+    async def orders(request: Request) -> PlainTextResponse:  # noqa: ARG001 - as above
+        return PlainTextResponse("ok")
+
+    @requires(policy)
+    async def news(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    further = [Route(f"/r{number}/{{id}}", orders) for number in range(routes)]
+    return Starlette(
+        routes=[Route("/orders", orders), WebSocketRoute("/updates", news), *further],
+        middleware=[Middleware(AuthzMiddleware, gate=gate(by_secret=by_secret))],
     )
 
 
