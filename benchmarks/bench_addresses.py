@@ -1,10 +1,10 @@
 """What looking up an address costs in 1 to 1,000,000 networks, what making such a set costs, and a list that reloads.
 
-Run: `make bench`, or `.venv/bin/python benchmarks/bench_addresses.py [rounds]`. Half of the networks are IPv4, half
-IPv6. `usual` has the prefix lengths of real lists; `every` has all lengths from 13 and 21 on, spread evenly, with a
-network of each shorter one in a corner that no look-up comes near. Medians over interleaved rounds, CPU time. The
-second row of a hundred is the same again (A/A, the noise). Making is measured once a size, memory by tracemalloc. The
-last table is the wall clock: what requests wait while a list of a million is read again.
+Run: `make bench`, or `PYTHONPATH=. .venv/bin/python benchmarks/bench_addresses.py [rounds] [--json]`. Half of the
+networks are IPv4, half IPv6. `usual` has the prefix lengths of real lists; `every` has all lengths from 13 and 21 on,
+spread evenly, with a network of each shorter one in a corner that no look-up comes near. Medians over interleaved
+rounds, CPU time; the A/A row is the one above it again, the noise. Making is measured once a size. The last table is
+the wall clock: what requests wait while a list of a million is read again.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-import sys
 import tempfile
 import threading
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
 from authz403 import AddressFile, AddressSet
 from authz403.addresses import Address
+from benchmarks.measure import Bar, Cell, Measured, Report, Row, measured
 
 LOOKUPS: Final = 1_000  # a round
-SIZES: Final = (1, 100, 100, 10_000, 1_000_000)
+SIZES: Final = (1, 100, 10_000, 1_000_000)
 USUAL: Final = {
     4: (16, 20, 22, 23, 24, 24, 24, 25, 26, 28, 29, 30, 32, 32, 32),
     6: (32, 36, 40, 44, 48, 48, 56, 64, 128),
@@ -58,8 +58,8 @@ def somewhere(version: int) -> int:
     return 1 << 30 | CHOSEN.getrandbits(30) if version == 4 else 1 << 125 | CHOSEN.getrandbits(125)
 
 
-class Row:
-    """The look-ups of one set."""
+class Measurable:
+    """A set, and the addresses that it is asked for."""
 
     def __init__(self, name: str, size: int, lengths: dict[int, tuple[int, ...]]) -> None:
         self.name, self.size = name, size
@@ -76,39 +76,28 @@ class Row:
             for version in (4, 6)
             for name, asked in (("hit", hits), ("miss", misses))
         }
-        self.taken: dict[str, list[float]] = {name: [] for name in self.asked}
 
-    def measure(self, *, keep: bool) -> None:
-        """Look up each kind of address once over."""
-        found = self.found
-        for name, asked in self.asked.items():
-            if not asked:
-                continue
-            started = time.process_time_ns()
-            for address in asked:
-                address in found  # noqa: B015 - what is measured
-            if keep:
-                self.taken[name].append((time.process_time_ns() - started) / len(asked) / 1_000)
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for each kind of address."""
+        for kind, asked in self.asked.items():
+            if asked:
+                yield Row(f"{self.name} {kind}", partial(look_up, self.found, asked), units=len(asked))
 
-    def __str__(self) -> str:
-        cells = [f"{statistics.median(taken):11.2f}" if taken else f"{'-':>11}" for taken in self.taken.values()]
-        return f"{self.name:8}{self.size:12,}{''.join(cells)}"
+    def told(self, found: Measured) -> dict[str, Cell]:
+        """Return what came of those rows, as one line."""
+        taken = {kind: found.us(f"{self.name} {kind}") if asked else None for kind, asked in self.asked.items()}
+        return {"lengths, networks": self.name, **taken}
+
+
+def look_up(found: AddressSet | AddressFile, asked: Iterable[Address]) -> None:
+    """Look up addresses."""
+    for address in asked:
+        address in found  # noqa: B015 - what is measured
 
 
 def maker(text: str) -> type[IPv4Address | IPv6Address]:
     """Return the class of a network's addresses."""
     return IPv6Address if ":" in text else IPv4Address
-
-
-def memory(size: int, lengths: dict[int, tuple[int, ...]]) -> tuple[float, float]:
-    """Return the megabytes that a set takes, and at most took while it was made."""
-    gc.collect()
-    tracemalloc.start()
-    found = AddressSet(networks(size, lengths))
-    taken, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    del found
-    return taken / 1e6, peak / 1e6
 
 
 def pauses(path: Path, cidrs: list[str]) -> dict[str, tuple[list[float], float]]:
@@ -144,44 +133,45 @@ def wait_for_reader(found: AddressFile, address: Address) -> None:
         time.sleep(0.02)
 
 
-def main(rounds: int) -> None:
-    """Measure everything and print it."""
-    rows = [Row("usual", size, USUAL) for size in SIZES] + [Row("every", size, EVERY) for size in SIZES[1:]]
-    for number in range(rounds + 1):
-        for row in rows:
-            row.measure(keep=number > 0)
-    print(
-        f"CPython {sys.version.split()[0]}, {rounds} rounds of {LOOKUPS} look-ups, microseconds of CPU time, medians\n"
-    )
-    print(f"{'lengths':8}{'networks':>12}" + "".join(f"{name:>11}" for name in rows[0].asked))
-    for row in rows:
-        print(row)
-    print(f"\n{'making':8}{'networks':>12}{'s':>11}{'MB':>11}{'MB at most':>11}")
-    largest = [row for row in rows if row.size == SIZES[-1]]
-    for row in largest:
-        taken, peak = memory(row.size, USUAL if row.name == "usual" else EVERY)
-        print(f"{row.name:8}{row.size:12,}{row.made_in:11.2f}{taken:11.0f}{peak:11.0f}")
-    del rows, largest, row
-
+def main() -> None:
+    """Measure everything and tell it."""
+    report = Report(__doc__, 20)
+    sets = [Measurable(f"usual {size:,}", size, USUAL) for size in SIZES]
+    sets += [Measurable(f"every {size:,}", size, EVERY) for size in SIZES[1:]]
+    again = Measurable("usual 100, A/A", 100, USUAL)
+    again.found, again.asked = sets[1].found, sets[1].asked
+    sets.insert(2, again)
     small = Path(tempfile.mkdtemp()) / "list"
     small.write_text("10.0.0.0/8\n")
-    plain, listed = AddressSet(["10.0.0.0/8"]), AddressFile(small, every=86_400)
-    address = IPv4Address("10.1.1.1")
-    taken_by: dict[str, list[float]] = {"AddressSet": [], "AddressFile": []}
-    for _ in range(rounds):
-        for name, found in (("AddressSet", plain), ("AddressFile", listed)):
-            started = time.process_time_ns()
-            for _ in range(LOOKUPS):
-                address in found  # noqa: B015 - what is measured
-            taken_by[name].append((time.process_time_ns() - started) / LOOKUPS / 1_000)
-    print("\none network, us: " + ", ".join(f"{name} {statistics.median(t):.2f}" for name, t in taken_by.items()))
+    one = [IPv4Address("10.1.1.1")] * LOOKUPS
+    ones: dict[str, AddressSet | AddressFile] = {
+        "AddressSet": AddressSet(["10.0.0.0/8"]),
+        "AddressFile": AddressFile(small, every=86_400),
+    }
+    alone = [
+        Row(f"{name}, one network", partial(look_up, found, one), "AddressSet, one network", units=LOOKUPS)
+        for name, found in ones.items()
+    ]
+    found = measured([*(row for each in sets for row in each.rows()), *alone], report.number)
+    title = f"A look-up, {LOOKUPS} a round, microseconds of CPU time, medians"
+    report.table("rows", title, [each.told(found) for each in sets])
+    report.table("file", "A file", [record for record in found.table() if "one network" in str(record["row"])])
+    largest = [each for each in sets if each.size == SIZES[-1]]
+    report.table("making", "Making a set, CPU time", [{"networks": each.name, "s": each.made_in} for each in largest])
+    slowest = max(found.us(row.name) for each in largest for row in each.rows())
+    report.bars(Bar(f"a look-up in {SIZES[-1]:,} networks, the slowest of these", slowest, "us", 2, 1.1))
+    del sets, again, largest
 
-    print(f"\n20 look-ups in a file of {SIZES[-1]:,} networks, wall clock, ms, while it was")
-    for name, (waits, seconds) in pauses(small, list(networks(SIZES[-1], USUAL))).items():
-        quantiles = statistics.quantiles(waits, n=1_000)
-        told = [f"{at} {quantiles[place]:.2f}" for at, place in (("median", 499), ("p99", 989), ("p99.9", 998))]
-        print(f"  {name} ({seconds:.1f} s): {', '.join(told)}, at most {max(waits):.0f}")
+    waits = pauses(small, list(networks(SIZES[-1], USUAL)))
+    told: list[dict[str, Cell]] = []
+    for name, (taken, seconds) in waits.items():
+        quantiles = statistics.quantiles(taken, n=1_000)
+        at = {"median": quantiles[499], "p99": quantiles[989], "p99.9": quantiles[998], "at most": max(taken)}
+        told.append({"while it was": name, "s": seconds, **at})
+    title = f"20 look-ups in a file of {SIZES[-1]:,} networks, wall clock, ms, while it was read again, and not"
+    report.table("pauses", title, told)
+    report.end()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main()
