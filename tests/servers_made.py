@@ -111,6 +111,11 @@ class Served:
             self._process.wait()
         self._errors.close()
 
+    @property
+    def pid(self) -> int:
+        """The process that was started, which may have started others."""
+        return self._process.pid
+
     def exchange(
         self, sent: bytes, *, bound_to: str | None = None, least: int = 0, silence: float = _SILENCE
     ) -> Exchange:
