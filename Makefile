@@ -77,9 +77,12 @@ test-servers: .servers/.stamp
 test-matrix: .venv/.stamp $(PROVIDER)
 	tools/test-matrix $(ARGS)
 
-# What other libraries cost beside this one needs them, so it has an environment of its own.
+# What other libraries cost beside this one needs them, so it has an environment of its own; servers are asked by wrk.
+# As JSON, one object a benchmark: make -s bench ARGS=--json
 bench: .bench/.stamp $(PROVIDER)
-	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. .bench/bin/python "$$bench"; done
+	@set -e; for bench in benchmarks/bench_*.py; do \
+		echo "== $$bench" >&2; PYTHONPATH=. .bench/bin/python "$$bench" $(ARGS); \
+	done
 
 .bench/.stamp: pyproject.toml requirements/bench.txt $(UV)
 	$(UV) venv --quiet --clear --python .venv/bin/python .bench
