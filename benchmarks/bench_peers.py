@@ -3,8 +3,8 @@
 Run: `make bench`, or `PYTHONPATH=. python benchmarks/bench_peers.py [rounds] [--json]` in an environment of
 `requirements/bench.txt`. In process, interleaved, on CPU time: each round serves every row, a row is the median over
 rounds, `spread` the distance of its quartiles, and the A/A rows measure the bare apps against themselves, which shows
-the noise. Rows of this library whose name speaks of no event run without a log; the others have structlog configured as
-in production (orjson, bytes, /dev/null), and so has the refusal that services log themselves.
+the noise. Where a row writes an event, or could, structlog is configured as in production (orjson to bytes, which go to
+/dev/null); the other rows of this library have no log at all. `cached` rows verify their token once.
 """
 
 from __future__ import annotations

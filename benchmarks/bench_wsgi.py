@@ -127,15 +127,8 @@ def main() -> None:
         report.number,
     )
     report.table("rows", f"A request, {REQUESTS} a round, microseconds of CPU time, medians", found.table())
-    report.bars(
-        Bar(
-            "a scope of a warm token, over the bare callable",
-            found.added("callable simple", "callable bare"),
-            "us",
-            7,
-            3,
-        )
-    )
+    added = {kind: found.added(f"callable {kind}", "callable bare") for kind in ("simple", "full")}
+    report.bars(*(Bar(f"{kind}, over the bare callable", us, "us", 7, 3) for kind, us in added.items()))
     report.end()
 
 
