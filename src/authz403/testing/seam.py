@@ -49,6 +49,7 @@ class _StandIn(Identifier):
 
     def __init__(self, gate: Gate) -> None:
         self.own = gate.identifier
+        self.asks_each_time = self.own.asks_each_time
         self.kits: list[Identifier] = []
         self.users = 0
         self._gate = gate
