@@ -389,6 +389,15 @@ def test_answers_that_were_given_before_differ_in_their_id_alone() -> None:
     assert (body(one_address)["client_ip"], body(another)["client_ip"]) == ("192.0.2.1", "192.0.2.2")
 
 
+def test_the_length_is_that_of_the_body_whatever_the_id() -> None:
+    """A Content-Length that is wrong would let one answer run into the next."""
+    made = problems()
+    for decision_id in (ID, ID[:5], ID * 2):
+        response = made.response(refused("role_required"), decision_id, None, REQUEST, ())
+        assert header(response, "content-length") == str(len(response.body))
+        assert body(response)["decision_id"] == decision_id
+
+
 @pytest.mark.parametrize(
     "change",
     [

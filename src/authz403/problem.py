@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Final, Literal
 
 from authz403.cors import Header, Headers
@@ -23,6 +22,8 @@ DEFAULT_TYPE_BASE: Final = "urn:authz403:"
 _PROBLEM_JSON: Final = "application/problem+json"
 _MOST_TEMPLATES: Final = 1_024
 _UNAUTHORIZED: Final = 401
+_END: Final = b'"}'
+_IP_NOT_ALLOWED: Final = Reason.IP_NOT_ALLOWED  # before Python 3.12, to look it up takes long
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
@@ -52,23 +53,18 @@ class Problems:
         """
         if self._render is not None and not standard:
             return self._rendered_by_user(self._render, decision, decision_id, client_ip, request, cors)
-        shown_ip = client_ip if decision.reason is Reason.IP_NOT_ALLOWED and self._disclose == "full" else None
+        shown_ip = client_ip if decision.reason is _IP_NOT_ALLOWED and self._disclose == "full" else None
         # Everything that the answer shows, but for the decision's id, which comes last in the document.
-        template_key = (*_shown(decision), shown_ip)
+        template_key = decision[_SHOWN], shown_ip, len(decision_id)
         template = self._templates.get(template_key)
         if template is None:
-            template = self._template(decision, shown_ip)
+            template = self._template(decision, decision_id, shown_ip)
             if len(self._templates) >= _MOST_TEMPLATES:
                 self._templates.clear()
             self._templates[template_key] = template
         headers, start = template
         code = decision_id.encode("ascii")
-        body = start + code + b'"}'
-        return Response(
-            decision.status,
-            (*headers, (b"authz-decision", code), (b"content-length", b"%d" % len(body)), *cors),
-            body,
-        )
+        return Response(decision.status, (*headers, (b"authz-decision", code), *cors), b"".join((start, code, _END)))
 
     def denial(self, decision: Decision, decision_id: str | None, client_ip: str | None) -> Denial:
         """Return what the caller may know of a decision."""
@@ -97,10 +93,12 @@ class Problems:
             decision_id=decision_id,
         )
 
-    def _template(self, decision: Decision, client_ip: str | None) -> tuple[Headers, bytes]:
-        denial = self.denial(decision, "", client_ip)
+    def _template(self, decision: Decision, decision_id: str, client_ip: str | None) -> tuple[Headers, bytes]:
+        """Return the headers, the length of the body among them, and all of the body before the decision's id."""
+        denial = self.denial(decision, decision_id, client_ip)
         document = json.dumps(members(denial, self._disclose), separators=(",", ":")).encode("ascii")
-        return self._headers(denial, _PROBLEM_JSON), document.removesuffix(b'"}')
+        headers = (*self._headers(denial, _PROBLEM_JSON), (b"content-length", b"%d" % len(document)))
+        return headers, document.removesuffix(decision_id.encode("ascii") + _END)
 
     def _rendered_by_user(
         self,
@@ -172,11 +170,8 @@ def members(denial: Denial, disclose: Disclose) -> dict[str, object]:
     return found
 
 
-# What an answer shows of a decision: two decisions that agree in these are answered alike.
-_shown: Final = attrgetter(
-    "reason", "status", "remedy", "detail", "required_scopes", "missing_scopes", "required_roles",
-    "required_permissions", "acr_values", "max_age", "retry_after",
-)  # fmt: skip
+# All that an answer shows of a decision, and little more: two decisions that agree in these are answered alike.
+_SHOWN: Final = slice(Decision._fields.index("reason"), Decision._fields.index("concealed"))
 
 
 def _detail(decision: Decision) -> str | None:
