@@ -1,5 +1,6 @@
 """Hints: the likely cause of a refusal in one sentence, for the operator alone; never for the caller, never harmful."""
 
+import gc
 import io
 import json
 import logging
@@ -330,6 +331,23 @@ def test_a_callers_names_that_are_almost_right_are_told_all_the_same() -> None:
     """Names are compared exactly, wherever they come from."""
     assert "Orders:Read" in str(hint_for_caller(scopes("orders:read"), someone(scopes=["Orders:Read"])))
     assert "Admin" in str(hint_for_caller(roles("admin"), someone(roles=["Admin"])))
+
+
+def test_a_caller_who_is_refused_for_one_thing_and_another_gets_the_hint_of_each() -> None:
+    """What was looked for once is not looked for again, and nothing else is taken for it."""
+    caller = someone(scopes=["Read", "Write"], roles=["Read"])
+    for _ in range(2):
+        assert "the scope Read" in str(hint_for_caller(scopes("read"), caller))
+        assert "the scope Write" in str(hint_for_caller(scopes("write"), caller))
+        assert "the role Read" in str(hint_for_caller(roles("read"), caller))
+
+
+def test_callers_are_not_kept_without_end_for_their_hints() -> None:
+    """However many callers are refused, a bounded number of them stays in memory."""
+    for number in range(3_000):
+        hint_for_caller(scopes("read"), someone(f"caller {number}"))
+    kept = sum(isinstance(one, Principal) and one.sub.startswith("caller ") for one in gc.get_objects())
+    assert kept <= 1_100
 
 
 # What is found on the way

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from authz403.decision import Decision
@@ -15,6 +15,12 @@ PROXY_FIELDS: Final = frozenset({"x-forwarded-for", "forwarded", "via"})
 """The header fields by which a proxy in front shows itself."""
 
 STRIPPED: Final = "no Authorization header came through the proxy in front: does it strip it?"
+
+# Before Python 3.12, to look up a member of an enum takes longer than all that is asked about it here.
+_IP_NOT_ALLOWED: Final = Reason.IP_NOT_ALLOWED
+_MISSING_TOKEN: Final = Reason.MISSING_TOKEN
+_INSUFFICIENT_SCOPE: Final = Reason.INSUFFICIENT_SCOPE
+_ROLE_REQUIRED: Final = Reason.ROLE_REQUIRED
 
 # Where providers write scopes and roles; a claim that is there and not read is the first thing to look at.
 _SCOPE_CLAIMS: Final = (("scope",), ("scp",), ("scopes",), ("permissions",))
@@ -43,21 +49,38 @@ def hint_for(
     `authorization_came` says that the proxy in front has let an Authorization header through before.
     """
     reason = decision.reason
-    if reason is Reason.IP_NOT_ALLOWED:
+    if reason is _IP_NOT_ALLOWED:
         return _about_address(request, network, has_address=has_address) or decision.hint
     if decision.hint is not None:
         return decision.hint
-    if reason is Reason.MISSING_TOKEN:
+    if reason is _MISSING_TOKEN:
         is_absent = reads_authorization and not request.fields.get("authorization")
         came_by_proxy = any(request.fields.get(field) for field in PROXY_FIELDS)
         return STRIPPED if is_absent and came_by_proxy and not authorization_came else None
     if principal is None:
         return None
-    if reason is Reason.INSUFFICIENT_SCOPE:
-        return _about_scopes(principal, decision.missing_scopes)
-    if reason is Reason.ROLE_REQUIRED:
-        return _about_roles(principal, decision.missing_roles)
+    if reason is _INSUFFICIENT_SCOPE:
+        return _kept_or_found(_about_scopes, principal, decision.missing_scopes)
+    if reason is _ROLE_REQUIRED:
+        return _kept_or_found(_about_roles, principal, decision.missing_roles)
     return None
+
+
+_Find = Callable[[Principal, tuple[str, ...]], str | None]
+_kept: Final[dict[tuple[_Find, int, tuple[str, ...]], tuple[str | None, Principal]]] = {}
+_MOST_KEPT: Final = 1_024
+
+
+def _kept_or_found(find: _Find, principal: Principal, missing: tuple[str, ...]) -> str | None:
+    """Return a hint that rests on the caller and what is missing alone: who is refused once soon asks again."""
+    key = find, id(principal), missing
+    kept = _kept.get(key)
+    if kept is None:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        # The principal is kept with it, so that nobody else gets its id.
+        kept = _kept[key] = find(principal, missing), principal
+    return kept[0]
 
 
 def _about_address(request: AccessRequest, network: Network, *, has_address: bool) -> str | None:
