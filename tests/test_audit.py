@@ -1,3 +1,4 @@
+import gc
 import io
 import json
 import logging
@@ -16,8 +17,10 @@ from structlog.testing import capture_logs
 
 from authz403 import (
     AccessDenied,
+    Denial,
     Gate,
     Network,
+    Principal,
     Reason,
     Requirement,
     Rule,
@@ -230,6 +233,17 @@ def test_a_sources_facts_do_not_take_the_place_of_the_requests(events: list[Even
     assert event["mine"] == 1
 
 
+@pytest.mark.parametrize("name", ["route", "client_ip", "peer", "forwarded_for", "hint", "missing_roles"])
+def test_a_source_names_nothing_that_the_request_does_not_have(name: str, events: list[Event]) -> None:
+    """Where a request has no peer, a source of identities gives it none."""
+    gate = Gate(
+        tokens=Callers(Rejected(Reason.INVALID_TOKEN, None, {name: "fake"})), rules=[Rule("*", "/**", scopes("a"))]
+    )
+    gate.record(fulfilled(gate.decide(AccessRequest("GET", "/orders/5"), OneRoute(found=False))))
+    (event,) = events
+    assert name not in event
+
+
 def test_a_concealed_refusal_tells_its_true_reason(events: list[Event]) -> None:
     """The caller sees a 404; the operator sees why."""
     recorded(scopes("c").concealed())
@@ -285,6 +299,107 @@ def test_contextvars_of_any_name_neither_break_nor_rename_an_event(
             event = lines()[-1]
         assert event["event"] == event_name
     structlog.reset_defaults()
+
+
+# ---- what events share is made once
+
+
+def test_events_that_share_much_differ_where_their_requests_do(events: list[Event]) -> None:
+    """What is kept of a caller and a decision never carries one request's facts into another's event."""
+    bob = someone("bob", scopes=["a", "b"], claims={"aud": "other"})
+    callers = Callers(ALICE)
+    gate = Gate(
+        tokens=callers,
+        rules=[Rule("DELETE", "/**", roles("admin")), Rule("*", "/**", scopes("c"))],
+        network=Network(trusted_proxies=["172.16.0.0/12"]),
+        clock=lambda: NOW,
+    )
+    asked: list[tuple[Identity, AccessRequest]] = [
+        (ALICE, AccessRequest("GET", "/orders/5", "172.16.0.1", {"x-forwarded-for": ("203.0.113.9",)})),
+        (bob, AccessRequest("POST", "/orders/6", "10.1.2.3")),
+        (ALICE, AccessRequest("PUT", "/orders/7")),
+        (ALICE, AccessRequest("GET", "/orders/8", "10.1.2.4")),
+        (ALICE, AccessRequest("DELETE", "/orders/9", "10.1.2.4")),
+    ]
+    outcomes = []
+    for caller, request in asked:
+        callers.identity = caller
+        outcomes.append(fulfilled(gate.decide(request, OneRoute(found=request.path != "/orders/8"))))
+        gate.record(outcomes[-1])
+    names = ("sub", "aud", "method", "path", "route", "peer", "client_ip", "forwarded_for")
+    assert [tuple(event.get(name) for name in names) for event in events] == [
+        *[("alice", None, "GET", "/orders/5", "/orders/{order}", "172.16.0.1", "203.0.113.9", "203.0.113.9")],
+        *[("bob", "other", "POST", "/orders/6", "/orders/{order}", "10.1.2.3", "10.1.2.3", None)],
+        *[("alice", None, "PUT", "/orders/7", "/orders/{order}", None, None, None)],
+        *[("alice", None, "GET", "/orders/8", None, "10.1.2.4", "10.1.2.4", None)],
+        *[("alice", None, "DELETE", "/orders/9", "/orders/{order}", "10.1.2.4", "10.1.2.4", None)],
+    ]
+    assert [(event["reason"], event.get("missing_scopes"), event.get("missing_roles")) for event in events] == [
+        *[("insufficient_scope", ["c"], None)] * 4,
+        ("role_required", None, ["admin"]),
+    ]
+    for event, outcome in zip(events, outcomes, strict=True):
+        assert outcome.response is not None
+        assert event["response"] == outcome.response.body.decode()
+        assert event["decision_id"] == outcome.decision_id == json.loads(event["response"])["decision_id"]
+        assert None not in event.values()
+
+
+def test_one_event_changes_no_other(events: list[Event]) -> None:
+    """A processor may change an event; the next one is as it should be."""
+    audiences: list[object] = ["a", ("a", "b"), ("a", ("b",)), {"a": "b"}]
+    for audience in audiences:
+        gate = Gate(tokens=Callers(someone(claims={"aud": audience})), rules=[Rule("*", "/**", scopes("c"))])
+        for _ in range(2):
+            gate.record(fulfilled(gate.decide(AccessRequest("GET", "/orders/5"))))
+            event = events[-1]
+            assert (event["sub"], event["missing_scopes"]) == ("alice", ["c"])
+            assert json.dumps(event["aud"]) == json.dumps(audience)
+            event["sub"] = "mallory"
+            event["missing_scopes"].append("x")
+            _spoil(event["aud"])
+
+
+def _spoil(value: object) -> None:
+    if isinstance(value, list):
+        for one in value:
+            _spoil(one)
+        value.append("x")
+    elif isinstance(value, dict):
+        value["a"] = "x"
+
+
+@pytest.mark.parametrize("later", ["x\n{}", "Bearer sk-live-0123456789", '"}x', "x" * 2_000])
+def test_a_body_is_looked_at_that_begins_like_the_one_before(later: str, events: list[Event]) -> None:
+    """What the user's own `render` makes may differ each time, up to the last character."""
+    texts = iter(["start ", "start ", f"start {later}", f"start {later}", "start "])
+
+    def render(denial: Denial, _: AccessRequest) -> tuple[str, bytes]:
+        return "text/plain", f'{next(texts)}{denial.decision_id}"}}'.encode()
+
+    gate = Gate(tokens=Callers(ALICE), rules=[Rule("*", "/**", scopes("c"))], render=render)
+    for _ in range(5):
+        gate.record(fulfilled(gate.decide(AccessRequest("GET", "/orders/5"))))
+    told = [event["response"].removesuffix(f'{event["decision_id"]}"}}') for event in events]
+    assert (told[0], told[1], told[4]) == ("start ", "start ", "start ")
+    for text in told[2:4]:
+        assert text.startswith("start ")
+        assert text != "start "
+        assert "\n" not in text
+        assert "sk-live" not in text
+        assert len(text) <= 1_024 + len("...")
+
+
+def test_callers_are_not_kept_without_end(lines: Callable[[], list[Event]]) -> None:
+    """However many callers are refused, a bounded number of them stays in memory."""
+    callers = Callers(None)
+    gate = Gate(tokens=callers, rules=[Rule("*", "/**", scopes("c"))])
+    for number in range(3_000):
+        callers.identity = someone(f"caller {number}")
+        gate.record(fulfilled(gate.decide(AccessRequest("GET", "/orders/5"))))
+    assert lines()[-1]["sub"] == "caller 2999"
+    kept = sum(isinstance(one, Principal) and one.sub.startswith("caller ") for one in gc.get_objects())
+    assert kept <= 1_100
 
 
 # ---- where it goes
@@ -344,6 +459,72 @@ def test_the_sink_is_chosen_for_every_event(lines: Callable[[], list[Event]]) ->
     audit.error("misconfigured", "third")
     assert [event["hint"] for event in lines()] == ["first", "third"]
     assert [event["hint"] for event in found] == ["second"]
+
+
+def test_every_configuration_of_structlog_counts_from_the_next_event_on() -> None:
+    """Loggers, processors and classes are those of the moment, with and without structlog's own cache of loggers."""
+    audit = Audit("v1")
+    streams = [io.StringIO() for _ in range(4)]
+    rendered: list[Any] = [structlog.processors.JSONRenderer(), structlog.processors.LogfmtRenderer()]
+    filtered = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    try:
+        for number, stream in enumerate(streams):
+            structlog.configure(
+                processors=[rendered[number % 2]],
+                logger_factory=structlog.PrintLoggerFactory(stream),
+                cache_logger_on_first_use=number > 0,
+                wrapper_class=filtered if number == 3 else structlog.make_filtering_bound_logger(0),
+            )
+            audit.warn("jwks", "one")
+            audit.warn("jwks", "two")
+    finally:
+        structlog.reset_defaults()
+    written = [stream.getvalue().splitlines() for stream in streams]
+    assert [len(found) for found in written] == [2, 2, 2, 0]
+    assert [found[1][0] for found in written[:3]] == ["{", "c", "{"]
+
+
+@pytest.mark.parametrize(("cached", "expected"), [(True, 1), (False, 2)])
+def test_the_hosts_loggers_are_made_as_often_as_it_asks_for(cached: bool, expected: int) -> None:  # noqa: FBT001 - a column
+    """A host that does not let loggers be cached may change where they write at any time."""
+    made: list[tuple[object, ...]] = []
+
+    def factory(*names: object) -> structlog.PrintLogger:
+        made.append(names)
+        return structlog.PrintLogger(io.StringIO())
+
+    structlog.configure(logger_factory=factory, cache_logger_on_first_use=cached)
+    try:
+        audit = Audit("v1")
+        audit.warn("jwks", "one")
+        audit.warn("jwks", "two")
+    finally:
+        structlog.reset_defaults()
+    assert made == [("authz403",)] * expected
+
+
+def test_the_hosts_class_of_contexts_is_used() -> None:
+    """What a processor is given is what the host has configured."""
+    given: list[object] = []
+
+    class Context(dict[str, object]):
+        def copy(self) -> "Context":
+            return Context(self)
+
+    def look(_logger: object, _name: str, event: Event) -> str:
+        given.append(event)
+        return "x"
+
+    structlog.configure(
+        processors=[look], context_class=Context, logger_factory=structlog.PrintLoggerFactory(io.StringIO())
+    )
+    try:
+        Audit("v1").warn("jwks", "one")
+    finally:
+        structlog.reset_defaults()
+    (event,) = given
+    assert isinstance(event, Context)
+    assert (event["event"], event["cause"]) == ("authz.warning", "jwks")
 
 
 def test_structlog_is_never_configured_by_the_library(lines: Callable[[], list[Event]]) -> None:
@@ -499,6 +680,29 @@ def test_no_field_makes_a_second_line(text: str, lines: Callable[[], list[Event]
     for event in (*lines(), *found):
         shown = _flat(dict(event))
         assert not re.search(f"[\x00-\x1f\x7f-\x9f{LINE_BREAKS}{BIDI}\ud800-\udfff]", shown), ascii(shown)
+
+
+@pytest.mark.parametrize("field", ["method", "path", "peer", "x-forwarded-for", "forwarded", "route"])
+@pytest.mark.parametrize("text", ["a\nb", "a\u202eb", "a\x7fb", "x" * 2_000, "bEaReR sk-live-0123456789", token()])
+def test_one_nasty_field_among_plain_ones_is_made_harmless(field: str, text: str, events: list[Event]) -> None:
+    """What is looked at in a row is written one by one."""
+    fields = {field: (text,)} if field in {"x-forwarded-for", "forwarded"} else {}
+    request = AccessRequest(
+        text if field == "method" else "GET",
+        f"/{text}" if field == "path" else "/orders/5",
+        text if field == "peer" else "10.1.2.3",
+        fields,
+    )
+    gate = Gate(tokens=Callers(ALICE), rules=[Rule("*", "/**", scopes("c"))], network=Network(source="peer"))
+    outcome = fulfilled(gate.decide(request, OneRoute()))
+    if field == "route":
+        outcome.route = f"/{text}"
+    gate.record(outcome)
+    (event,) = [event for event in events if event["event"] == "authz.denied"]
+    written = _flat(dict(event))
+    assert not re.search(f"[\x00-\x1f\x7f{BIDI}]", written)
+    assert not re.search(f"sk-live|{token()[:12]}", written)
+    assert all(len(str(value)) <= 1_024 + len("...") for value in event.values())
 
 
 def test_the_naughty_strings_make_one_parseable_line_each(corpora: Path, lines: Callable[[], list[Event]]) -> None:
