@@ -2,9 +2,13 @@ import gc
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -875,6 +879,28 @@ def test_decision_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
         now += step * 1_000_000
         found.append(new_decision_id())
     assert found == sorted(found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_processes_that_were_forked_give_different_ids() -> None:
+    """A server that forks its workers after the first id gives none of them the ids of another."""
+    program = (
+        "import os, sys\n"
+        "from authz403.audit import new_decision_id\n"
+        "new_decision_id()\n"
+        "child = os.fork()\n"
+        "if child: os.waitpid(child, 0)\n"
+        "sys.stdout.write(''.join(new_decision_id()[10:] + '\\n' for _ in range(200)))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert len(found) == len(set(found)) == 400
+
+
+def test_threads_give_different_ids() -> None:
+    """Whoever asks at the same time gets another one."""
+    with ThreadPoolExecutor(8) as pool:
+        found = [one for ids in pool.map(lambda _: [new_decision_id() for _ in range(500)], range(8)) for one in ids]
+    assert len(set(found)) == 4_000
 
 
 def test_what_an_exception_quotes_forges_no_line_and_shows_no_token() -> None:

@@ -331,9 +331,32 @@ def _traceback(error: BaseException) -> list[str]:
 
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(one + other for one in _BASE32 for other in _BASE32)
+_RANDOM_PART: Final = 16  # characters of five bits
+_TO_BASE32: Final = bytes(ord(_BASE32[byte % 32]) for byte in range(256))
+_MADE_AT_ONCE: Final = 128
+_random_parts: Final[list[str]] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random_parts.clear)  # else parent and child would give the same ids
 
 
 def new_decision_id() -> str:
     """Return a ULID: 26 characters that sort by time, 80 bits of them random."""
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+    milliseconds = time.time_ns() // 1_000_000
+    try:
+        random_part = _random_parts.pop()
+    except IndexError:
+        random_part = _more_random_parts()
+    return f"{_about_when(milliseconds >> 10)}{_PAIRS[milliseconds & 1023]}{random_part}"
+
+
+@lru_cache(maxsize=1)
+def _about_when(seconds: int) -> str:
+    return "".join([_PAIRS[seconds >> shift & 1023] for shift in (30, 20, 10, 0)])
+
+
+def _more_random_parts() -> str:
+    # One call of the system for many: it takes longer than all the rest of an id.
+    text = os.urandom(_RANDOM_PART * _MADE_AT_ONCE).translate(_TO_BASE32).decode("ascii")
+    first, *others = (text[start : start + _RANDOM_PART] for start in range(0, len(text), _RANDOM_PART))
+    _random_parts.extend(others)
+    return first
