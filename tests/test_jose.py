@@ -352,6 +352,8 @@ def test_kid_and_typ_are_strings(field: str, value: object) -> None:
         lambda text: text[:4] + "/" + text[5:],
         lambda text: text[:4] + "%2e" + text[4:],
         lambda text: text[:4] + "\0" + text[4:],
+        lambda text: text[:4] + "\u00e4" * 4 + text[4:],
+        lambda text: text[:4] + "\ud800" + text[4:],
         lambda text: text + "A" * ((1 - len(text)) % 4),
     ],
     ids=[
@@ -367,6 +369,8 @@ def test_kid_and_typ_are_strings(field: str, value: object) -> None:
         "slash",
         "percent",
         "NUL",
+        "four letters",
+        "a surrogate",
         "one over",
     ],
 )

@@ -206,7 +206,7 @@ def _frozen(value: object) -> object:
 
 def _first(places: tuple[ClaimPath, ...], claims: Mapping[str, object]) -> tuple[object, ClaimPath]:
     for path in places:
-        value = _value_at(path, claims)
+        value = claims.get(path[0]) if len(path) == 1 else _value_at(path, claims)
         if value is not None:
             return value, path
     return None, ()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import binascii
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -246,8 +245,8 @@ class SignedToken(NamedTuple):
 
 
 _DEEPEST: Final = 32  # objects and arrays within each other; what reads deeper JSON later may run out of stack
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+")
-_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+# What base64 has and base64url has not becomes what neither has.
+_TO_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _PADDING: Final = (b"", None, b"==", b"=")
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # With two or three characters left over, the last one's low bits are unused: one spelling a token, not sixteen.
@@ -308,9 +307,13 @@ def _read_head(segment: str) -> Head:
 def _decode(segment: str, what: str) -> bytes:
     left_over = len(segment) % 4
     padding = _PADDING[left_over]
-    if padding is None or _SEGMENT.fullmatch(segment) is None or segment[-1] not in _LAST_CHARACTERS[left_over]:
+    if padding is None or segment[-1:] not in _LAST_CHARACTERS[left_over]:
         raise TokenRefused(f"{what} is not base64url")
-    return binascii.a2b_base64(segment.encode("ascii").translate(_TO_STANDARD_ALPHABET) + padding)
+    standard = segment.encode("ascii", "replace").translate(_TO_STANDARD_ALPHABET)
+    try:
+        return binascii.a2b_base64(standard + padding, strict_mode=True)
+    except binascii.Error as error:
+        raise TokenRefused(f"{what} is not base64url") from error
 
 
 def _read_object(raw: bytes, what: str) -> dict[str, object]:

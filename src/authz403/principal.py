@@ -108,4 +108,5 @@ _LATEST_TIME: Final = 253_402_300_799  # the end of the year 9999; a time in mil
 
 def is_numeric_date(value: object) -> TypeGuard[float]:
     """Tell whether a claim is a NumericDate (RFC 7519 section 2) that can be meant: seconds since the epoch."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST_TIME
+    # A tuple of types, as a union would be made anew each time.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LATEST_TIME
