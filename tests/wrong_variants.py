@@ -938,7 +938,7 @@ VARIANTS: Final = (
     Variant(
         "takes another scheme before a token for the whole of a joined header",
         "credentials.py",
-        'if "," in text and (name == "bearer" or _WITH_PARAMS.fullmatch(text) is None):',
+        'if "," in text and (name == "bearer" or re.fullmatch(_WITH_PARAMS, text) is None):',
         'if "," in text and name == "bearer":',
         ("test_credentials.py::test_lines_that_a_server_joined_are_as_many",),
     ),

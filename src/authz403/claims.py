@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Literal, TypeGuard, get_args
+from typing import Final, Literal, NamedTuple, TypeGuard, get_args
 
 from authz403.errors import Mistakes
 from authz403.principal import NO_NAMES, Principal, is_numeric_date
@@ -28,8 +27,7 @@ class WrongType(Exception):  # noqa: N818 - says what is wrong with a token, and
     """A claim has a type that it cannot have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimNames:
+class ClaimNames(NamedTuple):
     """Where a token says what: for each field the places to look, of which the first that is there counts.
 
     A token needs one claim of each group in `required`, by which an access token of this provider is told from its
@@ -109,7 +107,7 @@ def claim_names(mistakes: Mistakes, claims: object) -> ClaimNames:
             mistakes.add(f"claims[{field!r}]", written, "the name of a claim, or a path of names, is needed")
         places[field] = (steps,)
     # mypy cannot see that only fields which hold places were written above
-    return replace(names, **places)  # type: ignore[arg-type]
+    return names._replace(**places)  # type: ignore[arg-type]
 
 
 def _preset(mistakes: Mistakes, field: str, name: object) -> ClaimNames:

@@ -17,7 +17,8 @@ _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]*+"
 _SCHEME: Final = re.compile(_NAME)
 # Section 11.2: auth-param = token BWS "=" BWS ( token / quoted-string ); AWS and others write more into the value.
 _PARAM: Final = rf'{_NAME}[ \t]*+=[ \t]*+(?:"(?:[^"\\]|\\.)*+"[ \t]*+|[^",]*+)'
-_WITH_PARAMS: Final = re.compile(rf"{_NAME} ++{_PARAM}(?:,[ \t]*+{_PARAM})*+")
+# Few requests need it, and to compile it takes longer than to import this module.
+_WITH_PARAMS: Final = rf"{_NAME} ++{_PARAM}(?:,[ \t]*+{_PARAM})*+"
 BEARER_SUBPROTOCOL: Final = "bearer"
 """The WebSocket subprotocol whose follower in the list is a token."""
 
@@ -46,7 +47,7 @@ def bearer_token(lines: tuple[str, ...]) -> str | Unusable:
     scheme = _SCHEME.match(text)
     name = scheme[0].lower() if scheme else ""
     # RFC 9110 section 11.1: the scheme is case-insensitive
-    if "," in text and (name == "bearer" or _WITH_PARAMS.fullmatch(text) is None):
+    if "," in text and (name == "bearer" or re.fullmatch(_WITH_PARAMS, text) is None):
         return _several("Authorization")
     if name == "bearer":
         return Unusable(Reason.INVALID_REQUEST, _malformed(text[len("bearer") :]))

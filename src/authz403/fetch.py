@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT: Final = 10.0  # seconds for the whole fetch
 LARGEST_DOCUMENT: Final = 512 * 1024  # bytes
-_MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])", re.IGNORECASE)
+_MAX_AGE: Final = r"(?i:(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,]))"
 
 
 class FetchFailed(Exception):  # noqa: N818 - says what happened
@@ -75,7 +75,7 @@ def fetch_json(url: str) -> Document:
                     raise FetchFailed(f"{url} answered with more than {LARGEST_DOCUMENT} bytes")
                 if time.monotonic() > ends:
                     raise FetchFailed(f"{url} took longer than {TIMEOUT:.0f} s")
-            kept = _MAX_AGE.search(response.headers.get("cache-control", ""))
+            kept = re.search(_MAX_AGE, response.headers.get("cache-control", ""))
         return Document(json.loads(bytes(body)), float(kept[1]) if kept else None)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise Unreachable(f"{url} cannot be reached: {type(error).__name__}") from error
