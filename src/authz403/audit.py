@@ -357,6 +357,7 @@ def _about_when(seconds: int) -> str:
 def _more_random_parts() -> str:
     # One call of the system for many: it takes longer than all the rest of an id.
     text = os.urandom(_RANDOM_PART * _MADE_AT_ONCE).translate(_TO_BASE32).decode("ascii")
-    first, *others = (text[start : start + _RANDOM_PART] for start in range(0, len(text), _RANDOM_PART))
-    _random_parts.extend(others)
-    return first
+    parts = [text[start : start + _RANDOM_PART] for start in range(0, len(text), _RANDOM_PART)]
+    mine = parts.pop()
+    _random_parts.extend(parts)
+    return mine
