@@ -50,11 +50,10 @@ OUTCOMES: Final[dict[str, tuple[int, str, str | None, bool]]] = {
 def problems(
     realm: str = "orders-api",
     disclose: Literal["full", "code"] = "full",
-    render: Render | None = None,
     type_base: str = "urn:authz403:",
 ) -> Problems:
     """Return what turns decisions into answers."""
-    return Problems(realm=realm, disclose=disclose, render=render, type_base=type_base)
+    return Problems(realm=realm, disclose=disclose, type_base=type_base)
 
 
 def refused(reason: str, **fields: Any) -> Decision:  # noqa: ANN401 - any field of a decision
@@ -66,12 +65,12 @@ def refused(reason: str, **fields: Any) -> Decision:  # noqa: ANN401 - any field
 
 def answered(decision: Decision, made: Problems | None = None, client_ip: str | None = "10.1.2.3") -> Response:
     """Return the answer to a refusal."""
-    return (made or problems()).response(decision, ID, client_ip, REQUEST, ((b"vary", b"Origin"),))
+    return (made or problems()).response(decision, ID, client_ip, ((b"vary", b"Origin"),))
 
 
-def standard(decision: Decision, made: Problems) -> Response:
-    """Return the answer to a refusal after the user's own `render` failed."""
-    return made.response(decision, ID, "10.1.2.3", REQUEST, ((b"vary", b"Origin"),), standard=True)
+def rendered(render: Render, decision: Decision, made: Problems | None = None) -> Response:
+    """Return the answer to a refusal with a body of the user's own."""
+    return (made or problems()).rendered(render, decision, ID, "10.1.2.3", REQUEST, ((b"vary", b"Origin"),))
 
 
 def header(response: Response, name: str) -> str | None:
@@ -308,7 +307,7 @@ def test_render_makes_the_body_and_nothing_else() -> None:
         seen.append((denial, request))
         return "text/plain; charset=utf-8", f"no: {denial.reason} {denial.decision_id}".encode()
 
-    response = answered(refused("token_expired"), problems(render=render))
+    response = rendered(render, refused("token_expired"))
     assert response.body == f"no: token_expired {ID}".encode()
     assert response.status == 401
     assert header(response, "content-type") == "text/plain; charset=utf-8"
@@ -332,9 +331,9 @@ def test_render_gets_the_address_where_the_body_would_have_it() -> None:
         return "text/plain", b""
 
     decision = refused("ip_not_allowed", **ALL_THERE_IS)
-    answered(decision, problems(render=render))
+    rendered(render, decision)
     assert (seen[0].client_ip, seen[0].required_roles) == ("10.1.2.3", ("boss",))
-    answered(decision, problems(render=render, disclose="code"))
+    rendered(render, decision, problems(disclose="code"))
     assert "boss" not in repr(seen[1])
     assert "10.1.2.3" not in repr(seen[1])
 
@@ -356,20 +355,9 @@ def test_render_gets_the_address_where_the_body_would_have_it() -> None:
     ids=repr,
 )
 def test_a_wrong_answer_of_render_is_an_error_and_never_a_header(answer: Any) -> None:  # noqa: ANN401 - any mistake
-    """Only a printable content type and bytes are taken; whoever calls falls back to the standard body."""
-    made = problems(render=lambda *_: answer)
+    """Only a printable content type and bytes are taken."""
     with pytest.raises((TypeError, ValueError)):
-        answered(refused("not_owner"), made)
-    assert body(standard(refused("not_owner"), made))["reason"] == "not_owner"
-
-
-@pytest.mark.parametrize("realm", ["orders-api", 'a "quoted\\ realm'])
-def test_without_render_all_else_stays(realm: str) -> None:
-    """The answer after a failed `render` is the standard one, its realm quoted once."""
-    made = problems(realm, "code", lambda *_: ("", b""), "urn:x:")
-    assert standard(refused("missing_token"), made) == answered(
-        refused("missing_token"), problems(realm, "code", type_base="urn:x:")
-    )
+        rendered(lambda *_: answer, refused("not_owner"))
 
 
 # ---- answers are made once
@@ -380,12 +368,12 @@ def test_answers_that_were_given_before_differ_in_their_id_alone() -> None:
     made = problems()
     decision = refused("insufficient_scope", required_scopes=("a",), missing_scopes=("a",))
     first = answered(decision, made)
-    second = made.response(decision, "02" + ID[2:], "192.0.2.1", REQUEST, ())
+    second = made.response(decision, "02" + ID[2:], "192.0.2.1", ())
     assert body(second) == {**body(first), "decision_id": "02" + ID[2:]}
     other = answered(decision._replace(required_scopes=("b",), missing_scopes=("b",)), made)
     assert body(other)["required_scopes"] == ["b"]
-    one_address = made.response(refused("ip_not_allowed"), ID, "192.0.2.1", REQUEST, ())
-    another = made.response(refused("ip_not_allowed"), ID, "192.0.2.2", REQUEST, ())
+    one_address = made.response(refused("ip_not_allowed"), ID, "192.0.2.1", ())
+    another = made.response(refused("ip_not_allowed"), ID, "192.0.2.2", ())
     assert (body(one_address)["client_ip"], body(another)["client_ip"]) == ("192.0.2.1", "192.0.2.2")
 
 
@@ -393,7 +381,7 @@ def test_the_length_is_that_of_the_body_whatever_the_id() -> None:
     """A Content-Length that is wrong would let one answer run into the next."""
     made = problems()
     for decision_id in (ID, ID[:5], ID * 2):
-        response = made.response(refused("role_required"), decision_id, None, REQUEST, ())
+        response = made.response(refused("role_required"), decision_id, None, ())
         assert header(response, "content-length") == str(len(response.body))
         assert body(response)["decision_id"] == decision_id
 
@@ -428,7 +416,7 @@ def test_very_many_different_answers_are_all_right() -> None:
     made = problems()
     for number in range(1100):
         address = f"10.0.{number // 256}.{number % 256}"
-        response = made.response(refused("ip_not_allowed"), ID, address, REQUEST, ())
+        response = made.response(refused("ip_not_allowed"), ID, address, ())
         assert body(response)["client_ip"] == address
 
 

@@ -111,7 +111,7 @@ class Gate:
         self.has_tokens = bool(self.identifier)
         self.sign_in_reasons = self.identifier.reasons()
         # What an OpenAPI document says of this gate.
-        self.sources, self.disclose, self.has_own_bodies = sources, disclose, render is not None
+        self.sources, self.disclose, self.render = sources, disclose, render
         self.rbac = rbac  # for what tells of a gate
         self.policy_version = _version(sources, listed, default, rbac, self.network, cors)
         self.audit = Audit(self.policy_version)
@@ -124,9 +124,7 @@ class Gate:
         )
         self._health = Health(self.network, self.identifier.bearers, self.audit)
         self.watch((*(rule.requirement for rule in listed), default))
-        self._problems = Problems(
-            realm=self.identifier.realm or "authz403", disclose=disclose, render=render, type_base=type_base
-        )
+        self._problems = Problems(realm=self.identifier.realm or "authz403", disclose=disclose, type_base=type_base)
         # The header fields that decisions rest on; adapters read these and no others.
         self.fields: frozenset[str] = frozenset(
             {*self.identifier.fields, *self.network.fields, *self.rules.fields, *PROXY_FIELDS}
@@ -298,15 +296,17 @@ class Gate:
         client_ip = None if address is None else str(address)
         if outcome.decision_id is None:
             outcome.decision_id = new_decision_id()
-        try:
-            outcome.response = self._problems.response(
-                outcome.decision, outcome.decision_id, client_ip, outcome.request, outcome.headers
-            )
-        except Exception as error:  # noqa: BLE001 - the user's render may raise anything; the refusal stands
-            self.audit.error("policy_error", "render failed; the standard body was sent", error)
-            outcome.response = self._problems.response(
-                outcome.decision, outcome.decision_id, client_ip, outcome.request, outcome.headers, standard=True
-            )
+        decision, code, headers = outcome.decision, outcome.decision_id, outcome.headers
+        if self.render is not None:
+            try:
+                outcome.response = self._problems.rendered(
+                    self.render, decision, code, client_ip, outcome.request, headers
+                )
+            except Exception as error:  # noqa: BLE001 - it may raise anything; the refusal stands
+                self.audit.error("policy_error", "render failed; the standard body was sent", error)
+            else:
+                return
+        outcome.response = self._problems.response(decision, code, client_ip, headers)
 
     def _refuse(self, outcome: Outcome, unmet: Unmet) -> Outcome:
         return self.finished(outcome, refusal(unmet))

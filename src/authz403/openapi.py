@@ -82,10 +82,10 @@ def described(document: Document, gate: Gate, rows: Iterable[Covered], codes: It
         operation = made["paths"][path][method]
         _tell_security(made, operation, _ways(requirements), schemes)
         # RFC 9110 section 9.3.2: the answer to a HEAD has no content.
-        has_body = not gate.has_own_bodies and method != "head"
+        has_body = gate.render is None and method != "head"
         _tell_refusals(operation, refusals[path, method], has_body=has_body)
     ours: dict[str, Document] = {"securitySchemes": schemes} if schemes else {}
-    if not gate.has_own_bodies:
+    if gate.render is None:
         own = {code for found in refusals.values() for reasons in found.values() for code in reasons}
         ours["schemas"] = {_SCHEMA: denial_schema(gate.disclose, own.union(codes))}
     _add_components(made, ours)

@@ -30,29 +30,14 @@ _REASONS: Final = {reason.value: reason for reason in Reason}
 class Problems:
     """Turns decisions into answers, with every answer that was given before ready made."""
 
-    def __init__(self, *, realm: str, disclose: Disclose, render: Render | None, type_base: str) -> None:
+    def __init__(self, *, realm: str, disclose: Disclose, type_base: str) -> None:
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
         self._disclose = disclose
-        self._render = render
         self._type_base = type_base
         self._templates: dict[tuple[object, ...], tuple[Headers, bytes]] = {}
 
-    def response(
-        self,
-        decision: Decision,
-        decision_id: str,
-        client_ip: str | None,
-        request: AccessRequest,
-        cors: Headers,
-        *,
-        standard: bool = False,
-    ) -> Response:
-        """Return the whole answer to a refused request, with the headers that every answer carries.
-
-        `standard` leaves out the user's own `render`, for when that failed.
-        """
-        if self._render is not None and not standard:
-            return self._rendered_by_user(self._render, decision, decision_id, client_ip, request, cors)
+    def response(self, decision: Decision, decision_id: str, client_ip: str | None, cors: Headers) -> Response:
+        """Return the whole answer to a refused request, with the headers that every answer carries."""
         shown_ip = client_ip if decision.reason is _IP_NOT_ALLOWED and self._disclose == "full" else None
         # Everything that the answer shows, but for the decision's id, which comes last in the document.
         template_key = decision[_SHOWN], shown_ip, len(decision_id)
@@ -65,6 +50,24 @@ class Problems:
         headers, start = template
         code = decision_id.encode("ascii")
         return Response(decision.status, (*headers, (b"authz-decision", code), *cors), b"".join((start, code, _END)))
+
+    def rendered(
+        self,
+        render: Render,
+        decision: Decision,
+        decision_id: str,
+        client_ip: str | None,
+        request: AccessRequest,
+        cors: Headers,
+    ) -> Response:
+        """Return the answer with the body that the user's own `render` makes. Raises what that raises."""
+        denial = self.denial(decision, decision_id, client_ip)
+        media_type, body = render(denial, request)
+        if not isinstance(media_type, str) or not media_type.isprintable() or not isinstance(body, bytes):
+            raise TypeError("render answers with a content type (str) and a body (bytes)")
+        headers = self._headers(denial, media_type)
+        more: Headers = ((b"authz-decision", decision_id.encode("ascii")), (b"content-length", b"%d" % len(body)))
+        return Response(denial.status, (*headers, *more, *cors), body)
 
     def denial(self, decision: Decision, decision_id: str | None, client_ip: str | None) -> Denial:
         """Return what the caller may know of a decision."""
@@ -99,23 +102,6 @@ class Problems:
         document = json.dumps(members(denial, self._disclose), separators=(",", ":")).encode("ascii")
         headers = (*self._headers(denial, _PROBLEM_JSON), (b"content-length", b"%d" % len(document)))
         return headers, document.removesuffix(decision_id.encode("ascii") + _END)
-
-    def _rendered_by_user(
-        self,
-        render: Render,
-        decision: Decision,
-        decision_id: str,
-        client_ip: str | None,
-        request: AccessRequest,
-        cors: Headers,
-    ) -> Response:
-        denial = self.denial(decision, decision_id, client_ip)
-        media_type, body = render(denial, request)
-        if not isinstance(media_type, str) or not media_type.isprintable() or not isinstance(body, bytes):
-            raise TypeError("render answers with a content type (str) and a body (bytes)")
-        headers = self._headers(denial, media_type)
-        more: Headers = ((b"authz-decision", decision_id.encode("ascii")), (b"content-length", b"%d" % len(body)))
-        return Response(denial.status, (*headers, *more, *cors), body)
 
     def _headers(self, denial: Denial, media_type: str) -> Headers:
         headers: list[Header] = [

@@ -13,7 +13,6 @@ from authz403.openapi import denial_schema
 from authz403.policy import Kind, Unmet
 from authz403.problem import DEFAULT_TYPE_BASE, Problems
 from authz403.reasons import REMEDIES
-from authz403.request import AccessRequest
 
 _CURED_BY: Final = {
     "sign_in": "the caller",
@@ -67,7 +66,7 @@ _EXAMPLES: Final = {
         Kind.AUTHENTICATION, Reason.STEP_UP_REQUIRED, acr_values=("urn:example:mfa",), max_age=300
     ),
 }
-_PROBLEMS: Final = Problems(realm="orders-api", disclose="full", render=None, type_base=DEFAULT_TYPE_BASE)
+_PROBLEMS: Final = Problems(realm="orders-api", disclose="full", type_base=DEFAULT_TYPE_BASE)
 
 
 def cured_by(reason: Reason) -> str:
@@ -88,7 +87,7 @@ def challenge(reason: Reason) -> str | None:
 def body(reason: Reason) -> dict[str, object]:
     """Return the body of a refusal as an example: the library's own answer."""
     client_ip = "203.0.113.7" if reason is Reason.IP_NOT_ALLOWED else None
-    answer = _PROBLEMS.response(_decision(reason), _ID, client_ip, AccessRequest("GET", "/"), ())
+    answer = _PROBLEMS.response(_decision(reason), _ID, client_ip, ())
     found: dict[str, object] = json.loads(answer.body)
     return found
 
