@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Native = TypeVar("Native")
 T = TypeVar("T")
 _NO_CONTENT: Final = 204
+_IP_NOT_ALLOWED: Final = Reason.IP_NOT_ALLOWED  # before Python 3.12, to look it up takes long
 
 
 class Gate:
@@ -292,7 +293,7 @@ class Gate:
         return outcome
 
     def _answer(self, outcome: Outcome) -> None:
-        address = outcome.address if outcome.decision.reason is Reason.IP_NOT_ALLOWED else None
+        address = outcome.address if outcome.decision.reason is _IP_NOT_ALLOWED else None
         client_ip = None if address is None else str(address)
         if outcome.decision_id is None:
             outcome.decision_id = new_decision_id()
