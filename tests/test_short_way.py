@@ -34,8 +34,6 @@ from authz403 import (
 )
 from authz403.address_file import AddressFile
 from authz403.asgi import AuthzMiddleware
-from authz403.endpoint import Policy
-from authz403.network import MOST_WALKS
 from authz403.principal import Principal
 from authz403.request import AccessRequest
 from authz403.routing import Trail
@@ -264,33 +262,30 @@ def short_way_of(app: Starlette) -> ShortWay:
     return layer._met.short_way
 
 
-def policy_at(app: Starlette, path: str = "/x") -> Policy:
-    """Return the policy of an endpoint, as the gate of an app keeps it."""
-    short = short_way_of(app)
-    found, _ = short._routes.find((scope_of(path), [], path))
-    return short._gate.rules.policy_for(found, path, "GET")
-
-
-def test_what_is_remembered_is_bounded() -> None:
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ways, decisions and paths: no client can make the memory grow."""
+    monkeypatch.setattr("authz403.short_way._MOST_KNOWN", 64)
     app = app_of(networks("10.0.0.0/8") & (scopes("a") | roles("r")), gate_with(network=PROXIED), "/{name}")
-    middleware = app.build_middleware_stack()
-    app.middleware_stack = middleware
     drive(app, scope_of("/x"))
     short = short_way_of(app)
-    policy = policy_at(app)
-    for number in range(MOST_WALKS + 100):
-        line = f"10.1.{number // 250}.{number % 250}"
-        short.outcome(scope_of("/x", headers={"X-Forwarded-For": line}), [])
-    assert policy.admitted is not None
-    assert policy.judged is not None
-    assert 0 < len(policy.admitted) <= MOST_WALKS
-    short.outcome(scope_of("/x", headers={"X-Forwarded-For": " " * 300 + "10.9.9.9"}), [])
-    assert all(len(line or b"") <= 256 for _, line in policy.admitted)
     for number in range(200):
+        short.outcome(scope_of("/x", headers={"X-Forwarded-For": f"10.1.2.{number}"}), [])
         drive(app, scope_of(f"/{number}", headers=bearer(scope=f"a s{number}") | FORWARDED))
-    assert 0 < len(policy.judged) <= 64
+    assert 0 < len(short._admitted) <= 64
+    assert 0 < len(short._judged) <= 64
     assert short._lanes == {}
+    short.outcome(scope_of("/x", headers={"X-Forwarded-For": " " * 300 + "10.9.9.9"}), [])
+    assert all(len(line or b"") <= 256 for _, _, line in short._admitted)
+
+
+def test_what_is_known_of_a_policy_keeps_it() -> None:
+    """Another policy may not get the id of one that is gone, with what is known of that."""
+    app = app_of(networks("127.0.0.1") & scopes("a"))
+    twice(app, headers=GIVEN)
+    short = short_way_of(app)
+    ((number, *_), admitted), *_ = short._admitted.items()
+    ((of_whom, *_), (judged, _)), *_ = short._judged.items()
+    assert number == of_whom == id(admitted) == id(judged)
 
 
 def test_paths_of_routes_that_are_gone_are_forgotten() -> None:

@@ -803,15 +803,15 @@ VARIANTS: Final = (
     Variant(
         "remembers who comes in by networks that may change",
         "rules.py",
-        "admitted=set() if all(leaf.is_fixed for leaf in first.leaves()) else None",
-        "admitted=set()",
+        "is_fixed=all(leaf.is_fixed for leaf in first.leaves())",
+        "is_fixed=True",
         ("test_short_way.py::test_a_network_that_may_change_is_asked_each_time",),
     ),
     Variant(
         "remembers a decision that rests on more than names",
         "rules.py",
-        "judged={} if all(leaf.asks_names for leaf in rest.leaves()) else None",
-        "judged={}",
+        "asks_names=all(leaf.asks_names for leaf in rest.leaves())",
+        "asks_names=True",
         ("test_short_way.py::test_what_takes_more_goes_the_long_way",),
     ),
     Variant(
@@ -859,8 +859,8 @@ VARIANTS: Final = (
     Variant(
         "lets in whom no network was asked about",
         "short_way.py",
-        "        if not all(is_met(None, address) for is_met in before):\n            return False\n",
-        "",
+        "if not policy.is_fixed or not all(is_met(None, address) for is_met in policy.before):",
+        "if not policy.is_fixed:",
         ("test_short_way.py::test_both_ways_say_the_same",),
     ),
     # ---- what runs is what was decided on

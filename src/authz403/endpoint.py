@@ -17,12 +17,6 @@ Native = TypeVar("Native")
 Native_contra = TypeVar("Native_contra", contravariant=True)
 _NO_PARAMS: Final[Mapping[str, object]] = MappingProxyType({})
 
-WayIn = tuple[str | None, bytes | None]
-"""Where a request comes from: the peer, and the header line that the client's address stands in."""
-
-Held = tuple[frozenset[str], frozenset[str], frozenset[str]]
-"""The scopes, roles and permissions that a caller holds."""
-
 
 # What every request looks at has slots: they are read in half the time of a named tuple's fields.
 @dataclass(frozen=True, slots=True)
@@ -33,9 +27,8 @@ class Policy:
     are the ids of the marked requirements that it holds. Where all that `before` holds is met at once, it is time to
     ask who the caller is; where all that `then` holds is met too, the request is allowed. All else is for `check`.
     `fields` are the header fields that it looks at; where there are any, nothing is met at once. `unsent` is what they
-    are in a request that has none of them. `admitted` are the ways, a peer with a header line that was walked, of which
-    it is known that all of `before` is met, or `None` where that may change. `judged` are decisions by what the caller
-    holds, and by `None` for nobody, or `None` where the `rest` looks at more than that.
+    are in a request that has none of them. `is_fixed` says that what `before` says of an address never changes, and
+    `asks_names` that the `rest` looks at nothing but the names that the caller holds.
     """
 
     requirement: Requirement
@@ -49,8 +42,8 @@ class Policy:
     then: tuple[IsMet, ...]
     fields: frozenset[str]
     unsent: Mapping[str, tuple[str, ...]]
-    admitted: set[WayIn] | None
-    judged: dict[Held | None, Decision] | None
+    is_fixed: bool
+    asks_names: bool
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):

@@ -28,7 +28,7 @@ __all__ = ["CHUNKED", "UNIX", "UNIX_PEERS", "Address", "AddressSet", "Network"]
 _FORWARDED_PAIR = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;=\\]+)[ \t]*(?:;|\Z)""")
 
 
-MOST_WALKS: Final = 4_096
+_MOST_WALKS: Final = 4_096
 _LONGEST_FORWARDED: Final = 8_192  # characters; no chain of proxies is so long
 # Clients write these themselves, and proxies pass them on.
 _WRITTEN_BY_CLIENTS: Final = frozenset(
@@ -126,7 +126,7 @@ class Network:
         if isinstance(address, _NotWalked):
             address = self._walk(peer, lines)
             if self.is_usual_way(peer, sum(map(len, lines))):
-                if len(self._walked) >= MOST_WALKS:
+                if len(self._walked) >= _MOST_WALKS:
                     self._walked.clear()
                 self._walked[way] = address
         return address

@@ -256,8 +256,8 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
         then=_at_once(rest),
         fields=fields,
         unsent=dict.fromkeys(fields, ()),
-        admitted=set() if all(leaf.is_fixed for leaf in first.leaves()) else None,
-        judged={} if all(leaf.asks_names for leaf in rest.leaves()) else None,
+        is_fixed=all(leaf.is_fixed for leaf in first.leaves()),
+        asks_names=all(leaf.asks_names for leaf in rest.leaves()),
     )
 
 

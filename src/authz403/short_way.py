@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import islice
 from time import perf_counter
 from typing import Final
 
@@ -18,20 +17,19 @@ from authz403.asgi_io import facts_of
 from authz403.authorizer import authorize
 from authz403.cors import Headers
 from authz403.decision import Decision, Outcome
-from authz403.endpoint import Held, Policy, WayIn
+from authz403.endpoint import Policy
 from authz403.facts import Facts, Rejected
 from authz403.gate import Gate
 from authz403.marks import WRITTEN
-from authz403.network import MOST_WALKS
 from authz403.paths import is_usual
-from authz403.policy import IsMet, anyone
+from authz403.policy import anyone
 from authz403.principal import Principal
 from authz403.routing import Trail, Written
 from authz403.walk import AppRoutes, Walk
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """OPTIONS may be a preflight, and what clients invent is for the long way too."""
-_MOST_JUDGED: Final = 64  # decisions of one policy; few kinds of callers come to one endpoint
+_MOST_KNOWN: Final = 16_384  # ways in, and decisions, of all policies together
 _ORIGIN: Final = b"origin"
 _AUTHORIZATION: Final = b"authorization"
 
@@ -42,21 +40,33 @@ Place = tuple[Policy, str]
 Lane = tuple[Walk, Written, Place]
 """What holds for one method at a path that is written out, by which walk, and the way there."""
 
+Way = tuple[int, str | None, bytes | None]
+"""Where a request to what has this policy comes from: its peer, and the header line with the client's address."""
+
+Who = tuple[int | frozenset[str], ...]
+"""Who asks what has this policy: the scopes, roles and permissions that are held; of nobody, none."""
+
 
 class ShortWay:
-    """Judges requests to one app by one gate, where that takes nothing but looking up."""
+    """Judges requests to one app by one gate, where that takes nothing but looking up.
 
-    __slots__ = ("_answers", "_gate", "_lanes", "_routes", "_source", "_wanted")
+    What is known of a policy is kept by its id, with the policy itself, so that no other gets that id.
+    """
+
+    __slots__ = ("_admitted", "_answers", "_gate", "_judged", "_lanes", "_routes", "_source", "_walk", "_wanted")
 
     def __init__(self, gate: Gate, routes: AppRoutes, wanted: Mapping[bytes, str]) -> None:
         self._gate = gate
         self._routes = routes
+        self._walk = routes.walk
         self._wanted = wanted
         self._answers = {} if gate.cors is None else gate.cors.by_line
         self._source = b"" if gate.network.is_peer else str(gate.network.source).encode("ascii")
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self._admitted: dict[Way, Policy] = {}
+        self._judged: dict[Who, tuple[Policy, Decision]] = {}
 
-    def outcome(self, scope: Scope, trail: Trail) -> Outcome | None:  # noqa: C901, PLR0912 - in one frame
+    def outcome(self, scope: Scope, trail: Trail) -> Outcome | None:  # noqa: C901, PLR0912, PLR0915 - in one frame
         """Return what becomes of an HTTP request, and note in `trail` what it runs; `None` where that takes more."""
         method, path, lines = scope["method"], scope["path"], scope["headers"]
         if method not in _METHODS or scope.get("root_path"):
@@ -112,23 +122,27 @@ class ShortWay:
                 return outcome
             if policy.before:
                 # Whoever came from this peer with this header came from the same address.
-                way = (client[0] if client else None, sent.get(self._source))
-                admitted = policy.admitted
-                if admitted is None or not (way in admitted or self._admits(way, outcome, policy.before, admitted)):
+                way = (id(policy), client[0] if client else None, sent.get(self._source))
+                if way not in self._admitted and not self._admits(way, policy, outcome):
                     return None
-            line = sent.get(_AUTHORIZATION)
-            if line is None:
-                return self._judged(policy, gate.identifier.nobody, outcome)
-            verified = gate.identifier.recalled(line, gate.clock())
-            if verified is None:
+            if not policy.asks_names:
                 return None
-            outcome.principal = principal = verified.principal
-            judged = policy.judged
-            if judged is None or (
-                judged.get((principal.scopes, principal.roles, principal.permissions)) is not policy.allowed
-            ):
-                return self._judged(policy, principal, outcome)
-            outcome.decision = policy.allowed
+            line = sent.get(_AUTHORIZATION)
+            identity: Principal | Rejected | None
+            who: Who
+            if line is None:
+                identity, who = gate.identifier.nobody, (id(policy),)
+            else:
+                verified = gate.identifier.recalled(line, gate.clock())
+                if verified is None:
+                    return None
+                outcome.principal = identity = verified.principal
+                who = (id(policy), identity.scopes, identity.roles, identity.permissions)
+            known_as = self._judged.get(who)
+            decision = known_as[1] if known_as is not None else self._decided(who, policy, identity, outcome)
+            if decision is None or not decision.allowed:
+                return None if decision is None else gate.finished(outcome, decision)
+            outcome.decision = decision
         except Exception:  # noqa: BLE001 - what crashes here crashes on the long way, which tells of it
             return None
         return outcome
@@ -140,6 +154,10 @@ class ShortWay:
             return None
         found, _ = routes.find((scope, trail, path))
         walk = routes.walk
+        if walk is not self._walk:
+            self._walk = walk
+            for known in (self._lanes, self._admitted, self._judged):
+                known.clear()  # of routes that may be gone
         if walk.root_path or found.endpoint is None:
             return None  # the router sees another path, or nothing would run
         policy = self._gate.rules.policy_for(found, path, method)
@@ -147,44 +165,34 @@ class ShortWay:
             return None
         written = walk.top.written.get((path, method))
         if written is not None and written.holder is not None and not walk.top.included:
-            if any(lane[0] is not walk for lane in islice(self._lanes.values(), 1)):
-                self._lanes.clear()  # of routes that may be gone
             self._lanes[path, method] = walk, written, (policy, found.endpoint.route)
         return policy, found.endpoint.route
 
-    def _judged(self, policy: Policy, identity: Principal | Rejected | None, outcome: Outcome) -> Outcome | None:
-        """Return what becomes of a caller by a policy that looks at nothing but names, and remember it by these."""
-        judged = policy.judged
-        if judged is None or identity is None:
+    def _decided(
+        self, who: Who, policy: Policy, identity: Principal | Rejected | None, outcome: Outcome
+    ) -> Decision | None:
+        """Decide by a policy that looks at nothing but names, and remember it by these."""
+        if identity is None:
+            return None  # there may be another credential
+        decision = authorize(policy, Facts(outcome.request, identity, outcome.address))
+        if not isinstance(decision, Decision):
             return None
-        held = _held_by(identity)
-        decision = judged.get(held)
-        if decision is None:
-            found = authorize(policy, Facts(outcome.request, identity, outcome.address))
-            if not isinstance(found, Decision):
-                return None
-            if len(judged) >= _MOST_JUDGED:
-                judged.clear()
-            judged[held] = decision = found
-        return self._gate.finished(outcome, decision)
+        if len(self._judged) >= _MOST_KNOWN:
+            self._judged.clear()
+        self._judged[who] = policy, decision
+        return decision
 
-    def _admits(self, way: WayIn, outcome: Outcome, before: tuple[IsMet, ...], admitted: set[WayIn]) -> bool:
+    def _admits(self, way: Way, policy: Policy, outcome: Outcome) -> bool:
         """Tell whether networks let in who comes this way, and remember that they do."""
         address = outcome.address
-        if not all(is_met(None, address) for is_met in before):
+        if not policy.is_fixed or not all(is_met(None, address) for is_met in policy.before):
             return False
-        peer, line = way
+        _, peer, line = way
         if self._gate.network.is_usual_way(peer, len(line or b"")):
-            if len(admitted) >= MOST_WALKS:
-                admitted.clear()
-            admitted.add(way)
+            if len(self._admitted) >= _MOST_KNOWN:
+                self._admitted.clear()
+            self._admitted[way] = policy
         return True
-
-
-def _held_by(identity: Principal | Rejected) -> Held | None:
-    if isinstance(identity, Principal):
-        return identity.scopes, identity.roles, identity.permissions
-    return None
 
 
 def _lines(value: bytes | None) -> tuple[str, ...] | None:
