@@ -9,7 +9,7 @@ from starlette.types import Scope
 from authz403.asgi_io import access_request
 from authz403.decision import Outcome
 from authz403.routing import Trail
-from authz403.short_way import ShortWay
+from authz403.short_way import Asked, ShortWay
 
 _ULID = re.compile(rb"[0-9A-HJKMNP-TV-Z]{26}")
 
@@ -31,12 +31,12 @@ def told(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def checked(short: Callable[[ShortWay, Scope, Trail], Outcome | None]) -> Callable[..., Outcome | None]:
+def checked(short: Callable[[ShortWay, Scope, Trail], Outcome | Asked | None]) -> Callable[..., Outcome | Asked | None]:
     """Return the short way, held to what the long way says."""
 
-    def outcome(self: ShortWay, scope: Scope, trail: Trail) -> Outcome | None:
+    def outcome(self: ShortWay, scope: Scope, trail: Trail) -> Outcome | Asked | None:
         found = short(self, scope, trail)
-        if found is not None:
+        if isinstance(found, Outcome):
             way: Trail = []
             request = access_request(scope, self._wanted)
             long = self._gate.decide(request, self._routes, (scope, way, request.path))

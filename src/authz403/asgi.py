@@ -30,7 +30,7 @@ from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import Trail
-from authz403.short_way import ShortWay
+from authz403.short_way import Asked, ShortWay
 from authz403.startup import check_app, meeting
 from authz403.tokens import SUBPROTOCOL
 from authz403.walk import AppRoutes
@@ -97,9 +97,10 @@ class AuthzMiddleware:
         trail: Trail = []
         short = met.short_way
         outcome = short.outcome(scope, trail) if short is not None and scope["type"] == "http" else None
-        if outcome is None:
-            trail = []
-            step = _decide(met, scope, trail)
+        if not isinstance(outcome, Outcome):
+            if outcome is None:
+                trail = []
+            step = _decide(met, scope, trail, asked=outcome)
             while isinstance(step, Need):
                 step = step.resume(await fulfilled(step))
             outcome = step
@@ -272,7 +273,9 @@ class AuthzMiddleware:
             await respond(outcome.response, scope, send)
 
 
-def _decide(met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None) -> Outcome | Need[Outcome]:
+def _decide(
+    met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None, asked: Asked | None = None
+) -> Outcome | Need[Outcome]:
     routes = met.routes
     if routes is None:
         return met.gate.decide(access_request(scope, met.wanted), within=within)
@@ -280,7 +283,7 @@ def _decide(met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None
     if root_path:
         scope = {**scope, "root_path": root_path}
     request = access_request(scope, met.wanted)
-    return met.gate.decide(request, routes, (scope, trail, request.path), within=within)
+    return met.gate.decide(request, asked or routes, (scope, trail, request.path), within=within)
 
 
 def _wanted(gate: Gate) -> dict[bytes, str]:

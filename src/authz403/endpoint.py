@@ -27,8 +27,8 @@ class Policy:
     are the ids of the marked requirements that it holds. Where all that `before` holds is met at once, it is time to
     ask who the caller is; where all that `then` holds is met too, the request is allowed. All else is for `check`.
     `fields` are the header fields that it looks at; where there are any, nothing is met at once. `unsent` is what they
-    are in a request that has none of them. `is_fixed` says that what `before` says of an address never changes, and
-    `asks_names` that the `rest` looks at nothing but the names that the caller holds.
+    are in a request that has none of them. `is_looked_up` says that it can be judged by what was found out
+    before: of networks that never change, and of names that are held.
     """
 
     requirement: Requirement
@@ -42,8 +42,7 @@ class Policy:
     then: tuple[IsMet, ...]
     fields: frozenset[str]
     unsent: Mapping[str, tuple[str, ...]]
-    is_fixed: bool
-    asks_names: bool
+    is_looked_up: bool
 
 
 class Policies(dict[tuple[int | None, bool, str], Policy]):

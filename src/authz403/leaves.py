@@ -48,16 +48,18 @@ class Authenticated(NeedsIdentity):
     """`authenticated`: a signed-in caller, whoever it is."""
 
     kind = Kind.AUTHENTICATION
-    asks_names = True
+
+    def __init__(self) -> None:
+        self.asks_names = type(self) is Authenticated  # what somebody makes of it may look at more
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
         identity = facts.identity
         return None if isinstance(identity, Principal) else self._nobody(identity)
 
-    def at_once(self) -> tuple[IsMet, ...]:
+    def at_once(self) -> tuple[IsMet, ...] | None:
         """See `Requirement`."""
-        return ()  # that there is a caller
+        return () if type(self) is Authenticated else None  # that there is a caller
 
     def stepped_up(self, *, acr_values: Iterable[str] = (), max_age: int | None = None) -> Requirement:
         """Need a sign-in of one of these classes (`acr`) and at most `max_age` seconds old (RFC 9470)."""
@@ -148,13 +150,13 @@ class Scopes(NeedsIdentity):
     """`scopes(...)` and `any_scope(...)`."""
 
     kind = Kind.SCOPE
-    asks_names = True
     refusals = (Reason.INSUFFICIENT_SCOPE,)
 
     def __init__(self, names: tuple[str, ...], *, one_is_enough: bool) -> None:
         self.names = names
         self.one_is_enough = one_is_enough
         self._set = frozenset(names)
+        self.asks_names = type(self) is Scopes
         # What is told of `any_scope`: it is an alternative of single scopes, and the first written stands for them.
         self.told_scopes = names[:1] if one_is_enough else names
 
@@ -180,9 +182,11 @@ class Scopes(NeedsIdentity):
             detail=_needs("scope", self.names, one_is_enough=True) if len(self.told_scopes) < len(self.names) else None,
         )
 
-    def at_once(self) -> tuple[IsMet, ...]:
+    def at_once(self) -> tuple[IsMet, ...] | None:
         """See `Requirement`."""
         wanted = self._set
+        if type(self) is not Scopes:
+            return None
         if self.one_is_enough:
             return (lambda principal, _: not wanted.isdisjoint(principal.scopes),)
         return (lambda principal, _: wanted <= principal.scopes,)
@@ -198,8 +202,6 @@ class Scopes(NeedsIdentity):
 class Held(NeedsIdentity):
     """Names that the caller holds: roles, or permissions."""
 
-    asks_names = True
-
     def __init__(self, what: Literal["role", "permission"], names: tuple[str, ...], *, one_is_enough: bool) -> None:
         self.kind, self._reason = _HELD[what]
         self.refusals = (self._reason,)
@@ -207,6 +209,7 @@ class Held(NeedsIdentity):
         self._names = names
         self.one_is_enough = one_is_enough
         self._set = frozenset(names)
+        self.asks_names = type(self) is Held
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -227,9 +230,11 @@ class Held(NeedsIdentity):
             return unmet._replace(required_roles=self._names, missing_roles=missing)
         return unmet._replace(required_permissions=self._names, missing_permissions=missing)
 
-    def at_once(self) -> tuple[IsMet, ...]:
+    def at_once(self) -> tuple[IsMet, ...] | None:
         """See `Requirement`."""
         wanted, is_role = self._set, self._what == "role"
+        if type(self) is not Held:
+            return None
         if is_role and self.one_is_enough:
             return (lambda principal, _: not wanted.isdisjoint(principal.roles),)
         if is_role:
@@ -261,7 +266,7 @@ class Networks(Requirement):
     def __init__(self, networks: Addresses) -> None:
         self.addresses = self._networks = networks
         self.cidrs = networks.cidrs
-        self.is_fixed = _never_change(networks)
+        self.is_fixed = type(self) is Networks and _never_change(networks)
 
     def check(self, facts: Facts) -> Unmet | None:
         """See `Requirement`."""
@@ -270,9 +275,9 @@ class Networks(Requirement):
             return Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED, unknown=True, hint="the client's address is not known")
         return None if address in self._networks else Unmet(Kind.NETWORK, Reason.IP_NOT_ALLOWED)
 
-    def at_once(self) -> tuple[IsMet, ...]:
+    def at_once(self) -> tuple[IsMet, ...] | None:
         """See `Requirement`."""
-        return (self._holds,)
+        return (self._holds,) if type(self) is Networks else None
 
     def _holds(self, principal: Principal | None, address: Address | None) -> bool:
         del principal

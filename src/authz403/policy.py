@@ -87,9 +87,9 @@ class Requirement:
     told_scopes: tuple[str, ...] = ()
     """The scopes that a caller has to ask for, where this stands in an `&`."""
     is_fixed = False
-    """Whether what it says of an address, told at once, never changes."""
+    """Whether it says the same of an address for ever, and looks at nothing else."""
     asks_names = False
-    """Whether this one requirement looks at nothing but the names that the caller holds."""
+    """Whether it says the same of everybody who holds the same names, and looks at nothing else."""
     is_own = False
     """Whether it runs code of the user's own, which is asked last."""
     fields: frozenset[str] = frozenset()
@@ -166,6 +166,8 @@ class Requirement:
 class _Verdict(Requirement):
     """`anyone`, `deny`, and what holds where nobody wrote a policy."""
 
+    is_fixed = asks_names = True
+
     def __init__(self, words: str, unmet: Unmet | None) -> None:
         self._words = words
         self._unmet = unmet
@@ -199,6 +201,8 @@ class _All(Requirement):
         self.needs_identity = any(part.needs_identity for part in parts)
         self.tokenless = any(part.tokenless for part in parts)
         self.conceals = any(part.conceals for part in parts)
+        self.is_fixed = all(part.is_fixed for part in parts)
+        self.asks_names = all(part.asks_names for part in parts)
         self._scopes = _union(*(part.told_scopes for part in parts))
         self.joined, self.tried = "all", self.parts
 
@@ -267,6 +271,7 @@ class _Or(Requirement):
         self.needs_identity = any(part.needs_identity for part in flat)
         self.tokenless = any(part.tokenless for part in flat)
         self.conceals = any(part.conceals for part in flat)
+        self.asks_names = all(part.asks_names for part in flat)
 
     def check(self, facts: Facts) -> Unmet | None:
         found: list[tuple[int, Unmet]] = []
@@ -317,6 +322,7 @@ class _Not(Requirement):
         self.needs_identity = inner.needs_identity
         self.tokenless = inner.tokenless
         self.conceals = inner.conceals
+        self.asks_names = inner.asks_names
         # By De Morgan: judged so, neither `&` nor `|` has to tell unmet from unknown, and both may stop early.
         self._judged = inner.opposite()
         self.joined, self.tried = self._judged.joined, self._judged.tried
@@ -355,6 +361,7 @@ class _Opposite(Requirement):
     def __init__(self, inner: Requirement) -> None:
         self._inner = inner
         self.refusals = (Reason.ACCESS_DENIED, *inner.unknowns)
+        self.asks_names = inner.asks_names
         self.kind = inner.kind
         self.needs_identity = inner.needs_identity
         self.tokenless = inner.tokenless

@@ -126,9 +126,8 @@ class Table:
         router = self.router
         if router.routes is not self.routes or router.default is not self.default:
             raise RouteChanged
-        for included, routes, version in self.included:
-            if included.routes is not routes or included._routes_version != version:  # noqa: SLF001 - FastAPI's own
-                raise RouteChanged
+        if self.included and self.included_changed():
+            raise RouteChanged
         written = self.written.get((path, scope.get("method")))  # the method of WebSockets is none
         if written is not None and (written.holder is None or written.holder.app is written.app):
             trail += written.trail
@@ -151,6 +150,13 @@ class Table:
             trail.append(entry.step)
             return self._not_taken(scope, _betrayed(entry, full_path))
         return self._redirected(scope, full_path, path) or self._otherwise(scope, trail, full_path, path)
+
+    def included_changed(self) -> bool:
+        """Tell whether a router that is included here has other routes now."""
+        return any(
+            one.routes is not routes or one._routes_version != version  # noqa: SLF001 - FastAPI's own
+            for one, routes, version in self.included
+        )
 
     def _written_out(self, paths: Iterable[str]) -> Mapping[tuple[str, str | None], Written]:
         """Return the routes of these paths, as far as none that may take a request stands before."""

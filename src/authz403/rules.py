@@ -244,6 +244,8 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
     demanded = frozenset(id(leaf) for mark in marks for leaf in (mark.requirement, *mark.requirement.leaves()))
     fields = fields_of(requirement)
     told = f"{words}: {requirement!r}" if words else repr(requirement)
+    before = _AT_ONCE_NEVER if fields or rest is anyone or rest.tokenless else _at_once(first)
+    is_looked_up = before is not _AT_ONCE_NEVER and first.is_fixed and rest.asks_names and not requirement.conceals
     return Policy(
         requirement,
         first,
@@ -252,12 +254,11 @@ def _policy(parts: Iterable[Requirement], words: str, marks: Iterable[Mark]) -> 
         Decision(allowed=True, policy=told, concealed=requirement.conceals),
         requirement.conceals,
         demanded,
-        before=_AT_ONCE_NEVER if fields or rest is anyone or rest.tokenless else _at_once(first),
+        before=before,
         then=_at_once(rest),
         fields=fields,
         unsent=dict.fromkeys(fields, ()),
-        is_fixed=all(leaf.is_fixed for leaf in first.leaves()),
-        asks_names=all(leaf.asks_names for leaf in rest.leaves()),
+        is_looked_up=is_looked_up or requirement is anyone,
     )
 
 

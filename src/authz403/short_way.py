@@ -1,7 +1,8 @@
-"""The short way through a gate: what nearly every request needs, looked up in one frame.
+"""The short way through a gate: what nearly every request needs, looked up.
 
-It says only what the long way, `Gate.decide`, would say, and knows it from what that has found out before: which policy
-an endpoint has, whom a token names, which networks a caller comes from. Whatever it does not know goes the long way.
+It says only what the long way, `Gate.decide`, would say. It keeps what was found out about an endpoint, about whoever
+comes by one way, and about whoever holds the same names; a request that needs no more is judged in one frame. All else
+goes the long way.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.types import Scope
 
 from authz403.asgi_io import facts_of
 from authz403.authorizer import authorize
-from authz403.cors import Headers
+from authz403.cors import ORIGIN, Headers
 from authz403.decision import Decision, Outcome
 from authz403.endpoint import Policy
 from authz403.facts import Facts, Rejected
@@ -24,27 +25,47 @@ from authz403.marks import WRITTEN
 from authz403.paths import is_usual
 from authz403.policy import anyone
 from authz403.principal import Principal
-from authz403.routing import Trail, Written
+from authz403.routing import Trail, Way, Written
+from authz403.tokens import AUTHORIZATION
 from authz403.walk import AppRoutes, Walk
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """OPTIONS may be a preflight, and what clients invent is for the long way too."""
-_MOST_KNOWN: Final = 16_384  # ways in, and decisions, of all policies together
-_ORIGIN: Final = b"origin"
-_AUTHORIZATION: Final = b"authorization"
+_MOST_KNOWN: Final = 16_384  # of ways in, and of decisions, of all policies together
+_ORIGIN: Final = ORIGIN.encode("ascii")
+_AUTHORIZATION: Final = AUTHORIZATION.encode("ascii")
 
-
-Place = tuple[Policy, str]
+Standing = tuple[Policy, str]
 """What a request must meet, and the label of the route that takes it."""
 
-Lane = tuple[Walk, Written, Place]
-"""What holds for one method at a path that is written out, by which walk, and the way there."""
+Lane = tuple[Walk, Written, Standing | None]
+"""What holds for one method at a path that is written out, by which walk, and the way there; `None` is the long way."""
 
-Way = tuple[int, str | None, bytes | None]
+WayIn = tuple[int, str | None, bytes | None]
 """Where a request to what has this policy comes from: its peer, and the header line with the client's address."""
 
 Who = tuple[int | frozenset[str], ...]
 """Who asks what has this policy: the scopes, roles and permissions that are held; of nobody, none."""
+
+
+class Asked:
+    """Routes that were asked about a request already: they say it again, for the long way."""
+
+    __slots__ = ("_found", "_routes", "usual")
+
+    def __init__(self, found: Way, routes: AppRoutes, path: str) -> None:
+        self._found = found
+        self._routes = routes
+        self.usual = frozenset((path,))
+
+    def find(self, native: tuple[Scope, Trail, str]) -> Way:
+        """See `Routes`."""
+        del native
+        return self._found
+
+    def header_lines(self, native: tuple[Scope, Trail, str], names: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
+        """See `Routes`."""
+        return self._routes.header_lines(native, names)
 
 
 class ShortWay:
@@ -63,51 +84,58 @@ class ShortWay:
         self._answers = {} if gate.cors is None else gate.cors.by_line
         self._source = b"" if gate.network.is_peer else str(gate.network.source).encode("ascii")
         self._lanes: dict[tuple[str, str], Lane] = {}
-        self._admitted: dict[Way, Policy] = {}
+        self._admitted: dict[WayIn, Policy] = {}
         self._judged: dict[Who, tuple[Policy, Decision]] = {}
 
-    def outcome(self, scope: Scope, trail: Trail) -> Outcome | None:  # noqa: C901, PLR0912, PLR0915 - in one frame
-        """Return what becomes of an HTTP request, and note in `trail` what it runs; `None` where that takes more."""
+    def outcome(self, scope: Scope, trail: Trail) -> Outcome | Asked | None:  # noqa: C901, PLR0912, PLR0915 - in one frame
+        """Return what becomes of an HTTP request, and note in `trail` what it runs.
+
+        Where that takes more, return what the routes said, with the trail, or `None` where they were not asked.
+        """
         method, path, lines = scope["method"], scope["path"], scope["headers"]
         if method not in _METHODS or scope.get("root_path"):
             return None
         try:
             gate, routes = self._gate, self._routes
-            sent: dict[bytes, bytes] = dict(lines)
-            if len(sent) != len(lines):
-                return None  # a header came in several lines
-            place: Place | None = None
+            standing: Standing | None = None
             lane = self._lanes.get((path, method))
             if lane is not None:
-                walk, written, place = lane
+                walk, written, standing = lane
+                if standing is None:
+                    return None
                 table = walk.top
-                # Whether the routes are as they were: all that `AppRoutes.find` would ask, without the calls.
+                # Whether the routes are as they were: what `AppRoutes.find` and `Table.find` ask, without the calls.
                 if (
                     walk is not routes.walk
                     or walk.watch.has_changed
                     or routes.is_doubted
                     or walk.written != WRITTEN.count
                     or table.router.routes is not table.routes
-                    or table.router.default is not table.default
-                    or written.holder.app is not written.app
+                    or (table.included and table.included_changed())
                 ):
-                    place = None
+                    standing = None
                 for holder, name, held in routes.hops:
                     if getattr(holder, name, None) is not held:
-                        place = None
-                if place is not None:
+                        standing = None
+                if standing is not None:
                     trail += written.trail
-            if place is None:
-                place = self._found(scope, path, method, trail)
-                if place is None:
-                    return None
-            policy, label = place
+            if standing is None:
+                found = self._found(scope, path, method, trail)
+                if not isinstance(found, tuple):
+                    return found
+                standing = found
+            policy, label = standing
+            count = len(lines)
+            sent: dict[bytes, bytes] = dict(lines)
+            client = scope.get("client")
+            if len(sent) != count or not (client is None or isinstance(client, tuple | list)):
+                return None  # a header came in several lines, or something is not as ASGI has it
+            b"".join(sent.values())  # raises where a line is not: facts that are read late must not crash
             headers: Headers = ()
             if gate.cors is not None:
                 origin = sent.get(_ORIGIN)
                 known = None if origin is None else self._answers.get(origin)
                 headers = gate.cors.answer_headers(_lines(origin)) if known is None else known
-            client = scope.get("client")
             outcome = Outcome(
                 partial(facts_of, method, path, client, sent.items(), self._wanted),
                 perf_counter(),
@@ -125,8 +153,6 @@ class ShortWay:
                 way = (id(policy), client[0] if client else None, sent.get(self._source))
                 if way not in self._admitted and not self._admits(way, policy, outcome):
                     return None
-            if not policy.asks_names:
-                return None
             line = sent.get(_AUTHORIZATION)
             identity: Principal | Rejected | None
             who: Who
@@ -143,30 +169,29 @@ class ShortWay:
             if decision is None or not decision.allowed:
                 return None if decision is None else gate.finished(outcome, decision)
             outcome.decision = decision
-        except Exception:  # noqa: BLE001 - what crashes here crashes on the long way, which tells of it
+        except Exception:  # noqa: BLE001 - the long way starts anew, and tells of what crashes there too
             return None
         return outcome
 
-    def _found(self, scope: Scope, path: str, method: str, trail: Trail) -> Place | None:
+    def _found(self, scope: Scope, path: str, method: str, trail: Trail) -> Standing | Asked | None:
         """Ask the routes what a request leads to, and remember what is written out."""
-        routes = self._routes
-        if routes.walk.root_path or not (path in routes.usual or is_usual(path)):
-            return None
-        found, _ = routes.find((scope, trail, path))
-        walk = routes.walk
+        routes, walk = self._routes, self._routes.walk
         if walk is not self._walk:
             self._walk = walk
             for known in (self._lanes, self._admitted, self._judged):
                 known.clear()  # of routes that may be gone
-        if walk.root_path or found.endpoint is None:
-            return None  # the router sees another path, or nothing would run
+        if walk.root_path or not (path in routes.usual or is_usual(path)):
+            return None  # the router sees another path, or it has to be looked at
+        way = routes.find((scope, trail, path))
+        if routes.walk is not walk:
+            return None  # somebody walked anew: what was found may be of either walk
+        found = way[0]
         policy = self._gate.rules.policy_for(found, path, method)
-        if policy.conceals:
-            return None
+        standing = (policy, found.endpoint.route) if policy.is_looked_up and found.endpoint is not None else None
         written = walk.top.written.get((path, method))
-        if written is not None and written.holder is not None and not walk.top.included:
-            self._lanes[path, method] = walk, written, (policy, found.endpoint.route)
-        return policy, found.endpoint.route
+        if written is not None:
+            self._lanes[path, method] = walk, written, standing
+        return Asked(way, routes, path) if standing is None else standing
 
     def _decided(
         self, who: Who, policy: Policy, identity: Principal | Rejected | None, outcome: Outcome
@@ -182,10 +207,10 @@ class ShortWay:
         self._judged[who] = policy, decision
         return decision
 
-    def _admits(self, way: Way, policy: Policy, outcome: Outcome) -> bool:
+    def _admits(self, way: WayIn, policy: Policy, outcome: Outcome) -> bool:
         """Tell whether networks let in who comes this way, and remember that they do."""
         address = outcome.address
-        if not policy.is_fixed or not all(is_met(None, address) for is_met in policy.before):
+        if not all(is_met(None, address) for is_met in policy.before):
             return False
         _, peer, line = way
         if self._gate.network.is_usual_way(peer, len(line or b"")):
