@@ -7,10 +7,10 @@ goes the long way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Scope
 
@@ -25,12 +25,14 @@ from authz403.marks import WRITTEN
 from authz403.paths import is_usual
 from authz403.policy import anyone
 from authz403.principal import Principal
+from authz403.request import AccessRequest
 from authz403.routing import Trail, Way, Written
 from authz403.tokens import AUTHORIZATION
 from authz403.walk import AppRoutes, Walk
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """OPTIONS may be a preflight, and what clients invent is for the long way too."""
+_PAIRS: Final = (tuple, list)
 _MOST_KNOWN: Final = 16_384  # of ways in, and of decisions, of all policies together
 _ORIGIN: Final = ORIGIN.encode("ascii")
 _AUTHORIZATION: Final = AUTHORIZATION.encode("ascii")
@@ -128,16 +130,15 @@ class ShortWay:
             count = len(lines)
             sent: dict[bytes, bytes] = dict(lines)
             client = scope.get("client")
-            if len(sent) != count or not (client is None or isinstance(client, tuple | list)):
+            if len(sent) != count or not (client is None or isinstance(client, _PAIRS)):
                 return None  # a header came in several lines, or something is not as ASGI has it
-            b"".join(sent.values())  # raises where a line is not: facts that are read late must not crash
             headers: Headers = ()
             if gate.cors is not None:
                 origin = sent.get(_ORIGIN)
                 known = None if origin is None else self._answers.get(origin)
                 headers = gate.cors.answer_headers(_lines(origin)) if known is None else known
             outcome = Outcome(
-                partial(facts_of, method, path, client, sent.items(), self._wanted),
+                partial(_read, method, path, client, sent.items(), self._wanted),
                 perf_counter(),
                 headers,
                 gate.report_only,
@@ -218,6 +219,20 @@ class ShortWay:
                 self._admitted.clear()
             self._admitted[way] = policy
         return True
+
+
+def _read(
+    method: str,
+    path: str,
+    client: Sequence[Any] | None,
+    headers: Iterable[tuple[bytes, bytes]],
+    wanted: Mapping[bytes, str],
+) -> AccessRequest:
+    """Return the facts of a request that was judged without them; what no server of ASGI sends is left out."""
+    try:
+        return facts_of(method, path, client, headers, wanted)
+    except Exception:  # noqa: BLE001 - it is for the log, and the answer must not fail for that
+        return AccessRequest(method, path)
 
 
 def _lines(value: bytes | None) -> tuple[str, ...] | None:
