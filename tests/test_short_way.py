@@ -46,6 +46,7 @@ from authz403.principal import Principal
 from authz403.request import AccessRequest
 from authz403.routing import Trail, Way
 from authz403.short_way import ShortWay
+from authz403.testing import acting_as
 from authz403.walk import AppRoutes
 from tests.apps_made import (
     AUDIENCE,
@@ -442,6 +443,16 @@ def test_headers_that_can_be_read_once_are_read_by_who_decides() -> None:
     for _ in range(2):
         lines = iter([(b"x-forwarded-for", b"203.0.113.9")])
         assert drive(app, {**scope_of("/x"), "headers": lines}).status == 403
+
+
+def test_who_acts_in_a_test_is_no_stranger_of_before() -> None:
+    """What was decided of nobody says nothing of somebody whom a test lets act without a token."""
+    app = app_of(scopes("a"))
+    client = client_of(app)
+    assert [client.get("/x").status_code for _ in range(2)] == [401, 401]
+    with acting_as(app, scopes={"a"}):
+        assert client.get("/x").status_code == 200
+    assert client.get("/x").status_code == 401
 
 
 # ---- any policy, any caller

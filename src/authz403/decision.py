@@ -96,9 +96,9 @@ class Outcome:
 
     `response` is the gate's own answer, or `None` where the request goes on to the app. `headers` are what every
     answer carries. `concealed_as_missing` says that the app must answer as if the route did not exist, by the router
-    whose id is `missing_at`. Where the gate
-    only reports, `check_failed` is the denial that a handler's check would have been. `answered`
-    says that an answer has started, and `inner` is what a gate further in decided, where the client is told that.
+    whose id is `missing_at`. Where the gate only reports, `check_failed` is the denial that a handler's check would
+    have been. `answered` says that an answer has started, and `inner` is what a gate further in decided, where the
+    client is told that.
     """
 
     __slots__ = (

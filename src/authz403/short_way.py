@@ -155,10 +155,13 @@ class ShortWay:
                 if way not in self._admitted and not self._admits(way, policy, outcome):
                     return None
             line = sent.get(_AUTHORIZATION)
-            identity: Principal | Rejected | None
+            identity: Principal | Rejected
             who: Who
             if line is None:
-                identity, who = gate.identifier.nobody, (id(policy),)
+                nobody = gate.identifier.nobody
+                if nobody is None:
+                    return None  # there may be another credential
+                identity, who = nobody, (id(policy),)
             else:
                 verified = gate.identifier.recalled(line, gate.clock())
                 if verified is None:
@@ -194,12 +197,8 @@ class ShortWay:
             self._lanes[path, method] = walk, written, standing
         return Asked(way, routes, path) if standing is None else standing
 
-    def _decided(
-        self, who: Who, policy: Policy, identity: Principal | Rejected | None, outcome: Outcome
-    ) -> Decision | None:
+    def _decided(self, who: Who, policy: Policy, identity: Principal | Rejected, outcome: Outcome) -> Decision | None:
         """Decide by a policy that looks at nothing but names, and remember it by these."""
-        if identity is None:
-            return None  # there may be another credential
         decision = authorize(policy, Facts(outcome.request, identity, outcome.address))
         if not isinstance(decision, Decision):
             return None
