@@ -53,7 +53,7 @@ class Gate:
     what holds for endpoints without a policy. `disclose="code"` leaves nothing but reason and ids in refusals;
     `render(denial, request)` makes their body (content type and bytes); `type_base` is what the `type` of a problem
     document starts with. `shared=True` says that the gate guards several apps, so that a rule may fit another one.
-    `token_cache` is how many verified tokens are remembered (about 1.3 kB each), 0 for none.
+    `token_cache` is how many verified tokens are remembered (about 1 kB each), 0 for none.
     `dangerously_report_only=True` lets every request pass and logs what would have been refused. `clock` gives the
     time in seconds since the epoch. Raises `ConfigurationError` listing every mistake.
     """
