@@ -225,6 +225,15 @@ def test_whoever_differs_in_anything_looked_at_is_judged_apart(
     assert [drive(app, scope_of("/x", headers=who)).status for who in (one, other, one, other)] == [200, 403, 200, 403]
 
 
+def test_one_proxy_brings_callers_from_everywhere() -> None:
+    """Who came in by a proxy says nothing of whom else it speaks for."""
+    app = app_of(OFFICE & scopes("a"), gate_with(network=PROXIED))
+    ways = [{"X-Forwarded-For": address} for address in ("10.1.2.3", "8.8.8.8", "10.1.2.3", "8.8.8.8")]
+    assert [drive(app, scope_of("/x", headers=GIVEN | way)).status for way in ways] == [200, 403, 200, 403]
+    assert drive(app, scope_of("/x", headers=GIVEN)).status == 403
+    assert drive(app, scope_of("/x", headers=GIVEN | ways[0], client=("127.0.0.2", 1))).status == 403
+
+
 class Open(Requirement):
     """What somebody else makes of requirements: it tells what is in it, and looks at something else besides."""
 

@@ -840,7 +840,7 @@ VARIANTS: Final = (
         "short_way.py",
         "way = (id(policy), client[0] if client else None, sent.get(self._source))",
         "way = (id(policy), client[0] if client else None, None)",
-        ("test_short_way.py::test_both_ways_say_the_same",),
+        ("test_short_way.py::test_one_proxy_brings_callers_from_everywhere",),
     ),
     Variant(
         "takes a requirement that somebody made of ours for ours",
@@ -924,7 +924,7 @@ VARIANTS: Final = (
         "short_way.py",
         "if not all(is_met(None, address) for is_met in policy.before):",
         "if address is None:",
-        ("test_short_way.py::test_both_ways_say_the_same",),
+        ("test_short_way.py::test_one_proxy_brings_callers_from_everywhere",),
     ),
     # ---- what runs is what was decided on
     Variant(
