@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from starlette.types import Scope
@@ -9,7 +10,7 @@ from starlette.types import Scope
 from authz403.asgi_io import access_request
 from authz403.decision import Outcome
 from authz403.routing import Trail
-from authz403.short_way import Asked, ShortWay
+from authz403.short_way import AskedRoutes, ShortWay
 
 _ULID = re.compile(rb"[0-9A-HJKMNP-TV-Z]{26}")
 
@@ -31,10 +32,12 @@ def told(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def checked(short: Callable[[ShortWay, Scope, Trail], Outcome | Asked | None]) -> Callable[..., Outcome | Asked | None]:
+def checked(
+    short: Callable[[ShortWay, Scope, Trail], Outcome | AskedRoutes | None],
+) -> Callable[..., Outcome | AskedRoutes | None]:
     """Return the short way, held to what the long way says."""
 
-    def outcome(self: ShortWay, scope: Scope, trail: Trail) -> Outcome | Asked | None:
+    def outcome(self: ShortWay, scope: Scope, trail: Trail) -> Outcome | AskedRoutes | None:
         found = short(self, scope, trail)
         # The long way crashes at what no server sends, before anything runs.
         if isinstance(found, Outcome) and all(isinstance(value, bytes) for _, value in scope["headers"]):
@@ -42,7 +45,8 @@ def checked(short: Callable[[ShortWay, Scope, Trail], Outcome | Asked | None]) -
             request = access_request(scope, self._wanted)
             long = self._gate.decide(request, self._routes, (scope, way, request.path))
             assert isinstance(long, Outcome), "the long way needs something from outside"
-            assert (told(found), trail) == (told(long), way)
+            # Of a copy, as the one that goes on is to be read as late as without this.
+            assert (told(copy(found)), trail) == (told(long), way)
         return found
 
     return outcome

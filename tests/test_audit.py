@@ -687,7 +687,11 @@ def test_no_field_makes_a_second_line(text: str, lines: Callable[[], list[Event]
 
 
 @pytest.mark.parametrize("field", ["method", "path", "peer", "x-forwarded-for", "forwarded", "route"])
-@pytest.mark.parametrize("text", ["a\nb", "a\u202eb", "a\x7fb", "x" * 2_000, "bEaReR sk-live-0123456789", token()])
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb", "a\u202eb", "a\x7fb", "x" * 2_000, "bEaReR sk-live-0123456789", token()],
+    ids=["line break", "turned around", "delete", "long", "bearer", "token"],
+)
 def test_one_nasty_field_among_plain_ones_is_made_harmless(field: str, text: str, events: list[Event]) -> None:
     """What is looked at in a row is written one by one."""
     fields = {field: (text,)} if field in {"x-forwarded-for", "forwarded"} else {}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -11,8 +11,10 @@ from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route, Router
-from starlette.types import Scope
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route, Router, request_response
+from starlette.types import Receive, Scope, Send
 
 from authz403 import (
     BearerTokens,
@@ -20,6 +22,7 @@ from authz403 import (
     Gate,
     Network,
     Rbac,
+    Reason,
     Requirement,
     Rule,
     any_role,
@@ -37,10 +40,12 @@ from authz403 import (
     scopes,
 )
 from authz403.address_file import AddressFile
+from authz403.addresses import Address, AddressSet, parse_address
 from authz403.asgi import AuthzMiddleware
 from authz403.decision import Outcome
 from authz403.facts import Facts
-from authz403.leaves import Scopes
+from authz403.leaves import Authenticated, Held, Scopes
+from authz403.need import Need
 from authz403.policy import Kind, Unmet
 from authz403.principal import Principal
 from authz403.request import AccessRequest
@@ -64,6 +69,7 @@ from tests.apps_made import (
     listening,
     ran_by,
     scope_of,
+    wrapped,
 )
 
 OFFICE = networks("10.0.0.0/8")
@@ -252,25 +258,166 @@ class Open(Requirement):
         return self.inner.check(facts) or (None if self.is_open else Unmet(Kind.OWN, "closed"))
 
 
-class OpenScopes(Scopes):
+class Closing:
     """What somebody else makes of a requirement of ours."""
 
     is_open = True
 
     def check(self, facts: Facts) -> Unmet | None:
-        return super().check(facts) or (None if self.is_open else Unmet(Kind.OWN, "closed"))
+        return super().check(facts) or (None if self.is_open else Unmet(Kind.OWN, "closed"))  # type: ignore[misc]  # of a requirement
+
+
+class OpenScopes(Closing, Scopes):
+    pass
+
+
+class OpenRoles(Closing, Held):
+    pass
+
+
+class OpenToAll(Closing, Authenticated):
+    pass
 
 
 @pytest.mark.parametrize(
-    "needed", [Open(scopes("a")), OpenScopes(("a",), one_is_enough=False)], ids=["around", "made of"]
+    "needed",
+    [
+        Open(scopes("a")),
+        OpenScopes(("a",), one_is_enough=False),
+        OpenRoles("role", ("r",), one_is_enough=True),
+        OpenToAll(),
+    ],
+    ids=lambda needed: type(needed).__name__,
 )
-def test_requirements_of_ones_own_are_asked_each_time(needed: Open | OpenScopes) -> None:
+def test_requirements_of_ones_own_are_asked_each_time(needed: Any) -> None:  # noqa: ANN401 - each can be closed
     """Nothing is taken for a requirement of this library that is not."""
     needed.is_open = True
     app = app_of(needed)
-    assert twice(app, headers=GIVEN).status == 200
+    given = bearer(scope="a", roles=["r"])
+    assert twice(app, headers=given).status == 200
     needed.is_open = False
+    assert twice(app, headers=given).status == 403
+
+
+class Offices(AddressSet):
+    """A list of somebody's own, which may close."""
+
+    is_open = True
+
+    def __contains__(self, address: object) -> bool:
+        return self.is_open
+
+
+def test_lists_of_ones_own_are_asked_each_time() -> None:
+    """Nothing is taken for a list of this library that is not."""
+    offices = Offices(["10.0.0.0/8"])
+    app = app_of(networks(offices) & scopes("a"))
+    assert twice(app, headers=GIVEN).status == 200
+    offices.is_open = False
     assert twice(app, headers=GIVEN).status == 403
+
+
+class Moving(Network):
+    """Finds the client's address in a way of its own."""
+
+    addresses: ClassVar = ["10.1.2.3"]
+
+    def client_address(self, request: AccessRequest) -> Address | None:
+        return parse_address(self.addresses[-1])
+
+
+class Maintained(Gate):
+    """Refuses everybody for a while."""
+
+    is_open = True
+
+    def decide(self, request: AccessRequest, *more: Any, **named: Any) -> Outcome | Need[Outcome]:  # noqa: ANN401 - as it is
+        if self.is_open:
+            return super().decide(request, *more, **named)
+        return self.refused(request, Reason.POLICY_UNAVAILABLE, "closed for maintenance")
+
+
+def test_what_somebody_made_of_a_part_is_asked_each_time() -> None:
+    """A gate or a network of somebody's own has the last word."""
+    app = app_of(OFFICE & scopes("a"), gate_with(network=Moving()))
+    assert twice(app, headers=GIVEN).status == 200
+    Moving.addresses.append("8.8.8.8")
+    assert drive(app, scope_of("/x", headers=GIVEN)).status == 403
+    gate = Maintained(tokens=TOKENS, clock=lambda: NOW)
+    app = app_of(scopes("a"), gate)
+    assert twice(app, headers=GIVEN).status == 200
+    gate.is_open = False
+    assert drive(app, scope_of("/x", headers=GIVEN)).status == 503
+
+
+def test_the_header_that_is_read_first_says_who_asks() -> None:
+    """A token that was verified in one header is none in another."""
+    tokens = BearerTokens(
+        issuer=ISSUER, audience=AUDIENCE, key=SECRET, algorithms=["HS256"], read_from=["x-token", "authorization"]
+    )
+    app = app_of(scopes("a"), gate_with(tokens=tokens))
+    assert twice(app, headers=GIVEN).status == 200
+    poor = {"X-Token": bearer("eve", scope="b")["Authorization"].removeprefix("Bearer ")}
+    assert twice(app, headers=poor).status == 403
+    assert twice(app, headers=GIVEN | poor).status == 403
+
+
+def test_what_is_read_late_is_what_came() -> None:
+    """The event tells of the request that was decided on, whatever became of it on its way."""
+
+    async def endpoint(request: Request) -> Response:
+        scope = request.scope
+        scope["path"] = "/elsewhere"
+        scope["client"][0] = "203.0.113.9"
+        scope["headers"][:] = [(b"x-forwarded-for", b"203.0.113.10")]
+        return PlainTextResponse("x")
+
+    app = guarded(Starlette(routes=[Route("/x", requires(scopes("a"))(endpoint))]), gate_with(network=PROXIED))
+    for _ in range(3):  # until nothing has to be found out
+        with listening() as events:
+            answer = drive(app, scope_of("/x", headers=GIVEN | FORWARDED, client=["127.0.0.1", 50_000]))
+        assert answer.status == 200
+        told = {name: events[-1][name] for name in ("event", "path", "peer", "client_ip", "forwarded_for")}
+        assert told == {
+            "event": "authz.allowed",
+            "path": "/x",
+            "peer": "127.0.0.1",
+            "client_ip": "10.1.2.3",
+            "forwarded_for": "10.1.2.3",
+        }
+
+
+def test_the_address_is_that_which_the_outer_gate_saw() -> None:
+    """A layer between two gates does not move the caller into another network."""
+    inner = wrapped(Starlette(routes=[Route("/x", ran_by("x", []))]), gate_with(rules=[Rule("GET", "/x", OFFICE)]))
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["client"][0] = "10.0.0.1"
+        await inner(scope, receive, send)
+
+    outer = guarded(Starlette(routes=[Mount("/", between)]), gate_with(rules=[Rule("GET", "/**", anyone)]))
+    for _ in range(3):
+        assert drive(outer, scope_of("/x", client=["127.0.0.1", 50_000])).status == 403
+
+
+def test_the_time_that_a_request_took_is_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it took to find the route is part of it, on either way."""
+    now = iter(range(1_000_000))
+    for room in ("short_way", "gate", "audit"):
+        monkeypatch.setattr(f"authz403.{room}.perf_counter", lambda: next(now))
+    find = AppRoutes.find
+
+    def slow(self: AppRoutes, native: tuple[Scope, Trail, str]) -> Way:
+        for _ in range(500):
+            next(now)
+        return find(self, native)
+
+    monkeypatch.setattr(AppRoutes, "find", slow)
+    for needed in (scopes("a"), claim("sub", "ada")):
+        app = app_of(needed, path="/{name}")
+        with listening() as events:
+            drive(app, scope_of("/x", headers=GIVEN))
+        assert int(str(events[-1]["duration_us"])) >= 500_000_000
 
 
 def test_what_was_found_before_a_change_is_not_remembered_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +489,7 @@ def test_a_token_of_other_bytes_is_another_token(taken: list[bool]) -> None:
         assert not taken.pop()
 
 
-@pytest.mark.parametrize("change", ["a route before it", "another list", "a policy"])
+@pytest.mark.parametrize("change", ["a route before it", "another list", "another endpoint", "a policy"])
 def test_other_routes_are_seen_at_once(change: str, taken: list[bool]) -> None:
     """What was found of a path that is written out holds for as long as the routes are as they were."""
     app = Starlette(routes=[Route("/x", requires(scopes("a"))(ran_by("old", [])))])
@@ -355,6 +502,9 @@ def test_other_routes_are_seen_at_once(change: str, taken: list[bool]) -> None:
             app.router.routes.insert(0, Route("/x", new))
         case "another list":
             app.router.routes = [Route("/x", new)]
+        case "another endpoint":
+            route: Any = app.router.routes[0]
+            route.endpoint, route.app = new, request_response(new)
         case "a policy":
             requires(scopes("b"))(app.router.routes[0].endpoint)  # type: ignore[attr-defined]  # it has one
     assert client.get("/x", headers=GIVEN).status_code == 403
@@ -386,7 +536,8 @@ def short_way_of(app: Starlette) -> ShortWay:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ways, decisions and paths: no client can make the memory grow."""
-    monkeypatch.setattr("authz403.short_way._MOST_KNOWN", 64)
+    monkeypatch.setattr("authz403.short_way._MOST_SENDERS", 64)
+    monkeypatch.setattr("authz403.short_way._MOST_CALLERS", 64)
     app = app_of(networks("10.0.0.0/8") & (scopes("a") | roles("r")), gate_with(network=PROXIED), "/{name}")
     drive(app, scope_of("/x"))
     short = short_way_of(app)
@@ -396,6 +547,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(short._admitted) <= 64
     assert 0 < len(short._judged) <= 64
     assert short._lanes == {}
+    short._judged.clear()
+    many = " ".join(f"s{number}" for number in range(100))
+    drive(app, scope_of("/x", headers=bearer(scope=f"a {many}") | FORWARDED))
+    drive(app, scope_of("/x", headers=bearer(scope=f"a {many}") | FORWARDED))
+    assert short._judged == {}
     short.outcome(scope_of("/x", headers={"X-Forwarded-For": " " * 300 + "10.9.9.9"}), [])
     assert all(len(line or b"") <= 256 for _, _, line in short._admitted)
 

@@ -30,7 +30,7 @@ from authz403.principal import ANONYMOUS
 from authz403.reasons import Reason
 from authz403.route_objects import router_of
 from authz403.routing import Trail
-from authz403.short_way import Asked, ShortWay
+from authz403.short_way import AskedRoutes, ShortWay
 from authz403.startup import check_app, meeting
 from authz403.tokens import SUBPROTOCOL
 from authz403.walk import AppRoutes
@@ -98,12 +98,15 @@ class AuthzMiddleware:
         short = met.short_way
         outcome = short.outcome(scope, trail) if short is not None and scope["type"] == "http" else None
         if not isinstance(outcome, Outcome):
-            if outcome is None:
+            asked = outcome
+            if asked is None:
                 trail = []
-            step = _decide(met, scope, trail, asked=outcome)
+            step = _decide(met, scope, trail, asked=asked)
             while isinstance(step, Need):
                 step = step.resume(await fulfilled(step))
             outcome = step
+            if asked is not None:
+                outcome.started = asked.started
         if outcome.response is not None:
             gate.record(outcome)
             await respond(outcome.response, scope, send)
@@ -222,7 +225,9 @@ class AuthzMiddleware:
         routes = self._find_routes(gate)
         check_app(gate, None if routes is None else routes.walk)
         wanted = _wanted(gate)
-        short_way = None if routes is None or gate.identifier.asks_each_time else ShortWay(gate, routes, wanted)
+        short_way = None
+        if routes is not None and ShortWay.suits(gate):
+            short_way = ShortWay(gate, routes, wanted)
         return _Met(gate, routes, wanted, SUBPROTOCOL in gate.fields, short_way)
 
     def _find_routes(self, gate: Gate) -> AppRoutes | None:
@@ -274,7 +279,7 @@ class AuthzMiddleware:
 
 
 def _decide(
-    met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None, asked: Asked | None = None
+    met: _Met, scope: Scope, trail: Trail, within: Outcome | None = None, asked: AskedRoutes | None = None
 ) -> Outcome | Need[Outcome]:
     routes = met.routes
     if routes is None:

@@ -361,7 +361,6 @@ class _Opposite(Requirement):
     def __init__(self, inner: Requirement) -> None:
         self._inner = inner
         self.refusals = (Reason.ACCESS_DENIED, *inner.unknowns)
-        self.asks_names = inner.asks_names
         self.kind = inner.kind
         self.needs_identity = inner.needs_identity
         self.tokenless = inner.tokenless
