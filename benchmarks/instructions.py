@@ -26,13 +26,13 @@ BUDGETS: Final = {"allowed": 1.98, "public": 1.83, "refused": 1.06}
 def serve(row: str, requests: int) -> None:
     """Serve requests of one row, one after the other, in this process."""
     import jwt  # noqa: PLC0415 - the parent process needs none of these
-    from starlette.applications import Starlette  # noqa: PLC0415
-    from starlette.requests import Request  # noqa: PLC0415
-    from starlette.responses import PlainTextResponse  # noqa: PLC0415
-    from starlette.routing import Route  # noqa: PLC0415
+    from starlette.applications import Starlette  # noqa: PLC0415 - as above
+    from starlette.requests import Request  # noqa: PLC0415 - as above
+    from starlette.responses import PlainTextResponse  # noqa: PLC0415 - as above
+    from starlette.routing import Route  # noqa: PLC0415 - as above
 
-    from authz403 import BearerTokens, Cors, Gate, Network, Rbac, any_role, networks, public, requires, scopes  # noqa: PLC0415
-    from authz403.asgi import AuthzMiddleware  # noqa: PLC0415
+    from authz403 import BearerTokens, Cors, Gate, Network, Rbac, any_role, networks, public, requires, scopes  # noqa: PLC0415 - as above
+    from authz403.asgi import AuthzMiddleware  # noqa: PLC0415 - as above
 
     logging.getLogger("authz403").setLevel(logging.CRITICAL)
     secret = "0123456789abcdef" * 2

@@ -38,6 +38,7 @@ def routed(app: object) -> Routed:
 def _routed(app: object) -> Routed:
     if app is None:
         return Routed(RULES_ALONE, None, lambda _: None)
+    # Frameworks are loaded by those who use them.
     frameworks = {kind.__module__.partition(".")[0] for kind in type(app).__mro__}
     if "flask" in frameworks:
         from authz403.flask_routes import FlaskRoutes  # noqa: PLC0415

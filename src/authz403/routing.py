@@ -24,7 +24,7 @@ Trail = list[tuple[int, str] | int]
 
 _FULL: Final = Match.FULL
 _PARTIAL: Final = Match.PARTIAL
-NO_PARAMS: Final[Mapping[str, object]] = {}
+_NO_PARAMS: Final[Mapping[str, object]] = {}
 
 
 Way = tuple[Found, Mapping[str, object]]
@@ -131,7 +131,7 @@ class Table:
         written = self.written.get((path, scope.get("method")))  # the method of WebSockets is none
         if written is not None and (written.holder is None or written.holder.app is written.app):
             trail += written.trail
-            return written.found, scope.get("path_params") or NO_PARAMS
+            return written.found, scope.get("path_params") or _NO_PARAMS
         trail.append((self._id, path))
         partial: tuple[Entry, Scope] | None = None
         for entry in self._index.find(path):
@@ -203,7 +203,7 @@ class Table:
         found = entry.found
         if entry.path_param is not None and _only_param_has_dots(entry, path, full_path):
             found = replace(found, takes_dot_segments=True)
-        return found, params or NO_PARAMS
+        return found, params or _NO_PARAMS
 
     def _otherwise(self, scope: Scope, trail: Trail, full_path: str, path: str) -> Way:
         """Return what comes where no route takes a request: FastAPI's frontends, then the router's default."""
@@ -223,7 +223,7 @@ class Table:
 
     def _not_taken(self, scope: Scope, betrayed: Betrayed | None = None) -> Way:
         found = self._nothing if betrayed is None else replace(self._nothing, betrayed=betrayed)
-        return found, scope.get("path_params", NO_PARAMS)
+        return found, scope.get("path_params", _NO_PARAMS)
 
 
 def _betrayed(entry: Entry, path: str) -> Betrayed:
